@@ -1,0 +1,54 @@
+# `make` lists the targets. The engines (ClickHouse's library, Kafka, Connect, Debezium, PostgreSQL) are installed
+# into .engines by deploy/engines/install.sh; no Docker is needed.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# rustup's folder, for shells that did not read its profile.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+PYTHON ?= python3
+REQUIREMENTS := $(wildcard tests/python/requirements.txt)
+BINARY := $${CARGO_TARGET_DIR:-target}/debug/platform
+
+.PHONY: help engines up test check bench clean cargo
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+engines: ## install the engines into .engines (the first time about 700 MB)
+	@deploy/engines/install.sh
+
+up: cargo engines ## run the whole platform here until Ctrl-C; ARGS='…' go to `platform up`
+	@cargo build --locked
+	@exec $(BINARY) up $(ARGS)
+
+test: cargo engines $(if $(REQUIREMENTS),.venv/.stamp) ## run all tests; ARGS='…' go to `cargo test`
+	@cargo test --locked $(ARGS)
+
+check: cargo ## formatting, lints and documentation, without a warning
+	@cargo fmt --check
+	@cargo clippy --all-targets --locked -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+
+bench: cargo engines ## run the benchmarks; ARGS='…' go to `cargo bench`
+	@cargo bench --locked $(ARGS)
+
+clean: ## remove what was built and installed; data is kept
+	@rm -rf target .engines .venv
+	@echo "removed target, .engines and .venv"
+	@[[ ! -e .platform ]] || echo "kept .platform, the data of 'platform up'; to remove it, stop the platform, then:  rm -rf .platform"
+
+cargo:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust with rustup, https://rustup.rs (rust-toolchain.toml picks the version)" >&2; exit 1; }
+
+# The Python clients that the tests drive.
+.venv/.stamp: $(REQUIREMENTS)
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: Debian packages python3 and python3-venv" >&2; exit 1; }
+	@echo "python: installing tests/python/requirements.txt into .venv"
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv || { echo "cannot make a virtual environment: Debian package python3-venv" >&2; exit 1; }
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@

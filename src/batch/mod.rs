@@ -1,0 +1,1 @@
+//! Bulk work: loading, importing, generating, aggregates.

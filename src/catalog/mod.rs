@@ -1,0 +1,1 @@
+//! Pure knowledge of tables: shapes, types, value codecs, DDL, file headers.

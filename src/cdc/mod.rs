@@ -1,0 +1,1 @@
+//! The change-data path: events to rows to ClickHouse.

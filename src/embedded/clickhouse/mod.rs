@@ -1,0 +1,1 @@
+//! `platform clickhouse`: libchdb behind its HTTP protocol.

@@ -1,0 +1,1 @@
+//! `platform up`: every part of the platform as a child process.

@@ -1,0 +1,4 @@
+//! The only code that knows a driver: PostgreSQL, ClickHouse, Kafka, Kafka Connect. Timeouts and error classes live here.
+
+pub mod clickhouse;
+pub mod postgres;

@@ -1,0 +1,1 @@
+//! What tests share: real parts on free ports, waiting with deadlines.

@@ -191,7 +191,7 @@ impl<'a> Workshop<'a> {
             port_name: "clickhouse",
             launch: with_variables(launch, self.environment.clickhouse_front()),
             ports: self.environment.ports.clone(),
-            check: Check::Query(ClickHouse::new(&settings)?.with_timeout(READY_REQUEST_TIMEOUT)),
+            check: Check::Query(Box::new(ClickHouse::new(&settings)?.with_timeout(READY_REQUEST_TIMEOUT))),
         })
     }
 

@@ -31,7 +31,7 @@ pub(in super::super) enum Check {
     /// 200 at this address.
     Url(Http, String),
     /// It answers a query of its administrator.
-    Query(ClickHouse),
+    Query(Box<ClickHouse>),
 }
 
 #[async_trait::async_trait]

@@ -28,7 +28,7 @@ pub enum Refusal {
     Kind,
     /// A column's type is not mirrored.
     #[error(
-        "the type {1} of its column {0} is not supported yet; leave the column out of the publication's column list, or the table out of the publication"
+        "the type {1} of its column {0} is not supported yet; take the table out of the publication, or change the column's type"
     )]
     Type(String, String),
     /// A type whose unchanged values cannot be recognised under DEFAULT.

@@ -1,1 +1,3 @@
 //! Bulk work: loading, importing, generating, aggregates.
+
+pub mod load;

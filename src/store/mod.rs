@@ -1,4 +1,13 @@
 //! The only code that knows a driver: PostgreSQL, ClickHouse, Kafka, Kafka Connect. Timeouts and error classes live here.
 
+pub mod checkpoint;
 pub mod clickhouse;
+pub mod connect;
+pub mod connector_config;
+pub mod kafka;
+pub mod migrate;
+pub mod mirror;
+
 pub mod postgres;
+pub mod replication;
+pub mod table_shapes;

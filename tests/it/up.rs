@@ -1,13 +1,15 @@
 //! `platform up` on its own: ports, restarts, crashes, stopping.
 
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::stack::{engines_dir, finish};
+use crate::support::stack::finish;
 use crate::support::wait::block_until;
-use crate::support::{Options, Stack, processes};
+use crate::support::{Options, Stack, engines_dir, processes};
 
 /// What can be tested without Java's start-up time.
 const POSTGRES: Option<&str> = Some("postgres");
@@ -138,6 +140,7 @@ fn ctrl_c_stops_everything_within_its_time_and_leaves_no_process() {
     let begun = Instant::now();
     let status = stack.stop_by(Signal::SIGINT);
     assert_eq!(status.code(), Some(0), "{}", stack.output());
+    assert!(!stack.data_dir().join("env").exists(), "no addresses of what does not run");
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_nothing_runs(&stack);
     assert!(!stack.output().contains("was killed"), "every part ended by itself:\n{}", stack.output());
@@ -169,4 +172,52 @@ fn it_ends_with_the_process_that_it_was_started_for() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(!stack.data_dir().join("data").exists(), "the data are removed when that was asked for");
     assert_nothing_runs(&stack);
+}
+
+/// An installation of PostgreSQL's programs in `folder`.
+fn private_engines(folder: &Path) -> std::path::PathBuf {
+    let engines = folder.join("engines");
+    std::fs::create_dir(&engines).expect("made");
+    let programs = engines_dir().join("postgres/bin").canonicalize().expect("installed");
+    let installation = programs.parent().expect("a folder");
+    let copied = std::process::Command::new("cp").arg("-r").arg(installation).arg(engines.join("postgres")).status();
+    assert!(copied.expect("started").success());
+    engines
+}
+
+#[tokio::test]
+async fn started_by_root_where_others_cannot_enter_postgres_moves_to_where_it_can() {
+    let only_its_owner = std::fs::Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().permissions(only_its_owner).tempdir().expect("a folder");
+    let data_dir = folder.path().canonicalize().expect("there").join("data");
+    let engines = private_engines(folder.path()).display().to_string();
+    let options = |more: &[&str]| Options {
+        data_dir: Some(data_dir.clone()),
+        flags: [&["--engines-dir", &engines], more].concat().into_iter().map(str::to_owned).collect(),
+        ..only(POSTGRES)
+    };
+    let mut first = Stack::start_with(options(&[]));
+    postgres(&first).await.batch_execute("create table kept as select 7 as n").await.expect("written");
+    let owner = Path::new("/proc").join(first.pid_of("postgres").to_string()).metadata().expect("it runs").uid();
+    let link = data_dir.join("postgres");
+    if !nix::unistd::geteuid().is_root() {
+        // Everybody else runs PostgreSQL as himself, in place.
+        assert!(owner == nix::unistd::geteuid().as_raw() && !link.is_symlink());
+        return;
+    }
+    assert_ne!(owner, 0, "PostgreSQL refuses to run as root");
+    let refuge = std::fs::read_link(&link).expect("remembered by a link");
+    let programs = std::fs::read_link(data_dir.join("postgres-engine")).expect("remembered by a link");
+    for place in [&refuge, &programs] {
+        assert!(first.output().contains(&place.display().to_string()), "it is said:\n{}", first.output());
+    }
+    assert!(first.stop_by(Signal::SIGTERM).success());
+
+    let mut second = Stack::start_with(options(&["--remove-data-on-exit"]));
+    let row = postgres(&second).await.query_one("select n from kept", &[]).await.expect("kept");
+    assert_eq!(row.get::<_, i32>(0), 7);
+    assert_eq!(std::fs::read_link(&link).expect("still a link"), refuge);
+    assert!(second.stop_by(Signal::SIGTERM).success());
+    assert!(!refuge.exists() && !programs.exists(), "removed with the data");
+    assert_nothing_runs(&second);
 }

@@ -23,6 +23,11 @@ impl Engines {
     /// `Failure::Config` when the folder is not there.
     pub(super) fn find(root: &Path) -> anyhow::Result<Self> {
         let root = root.canonicalize().with_context(|| missing("the engines are", root))?;
+        // Java takes a colon for the end of a folder in its class path, Connect a comma in its list of plugins.
+        if root.display().to_string().contains([':', ',']) {
+            let text = format!("the path {} has a colon or a comma, which Java cannot take", root.display());
+            return Err(Failure::Config(text).into());
+        }
         let environment = crate::config::environment();
         let homes = environment.get("JAVA_HOME").map(|home| Path::new(home).join("bin")).into_iter();
         let folders = std::env::split_paths(environment.get("PATH").map_or("", String::as_str)).collect::<Vec<_>>();

@@ -14,7 +14,7 @@ use crate::config;
 /// ClickHouse's administrator.
 const CLICKHOUSE_ADMIN: &str = "platform";
 /// ClickHouse's user of the API.
-pub(super) const CLICKHOUSE_READER: &str = "platform_reader";
+const CLICKHOUSE_READER: &str = "reader";
 
 /// Everything that can be known about the running parts.
 #[derive(Debug, Clone)]
@@ -87,7 +87,13 @@ impl Environment {
 
     /// What ClickHouse's front needs: the passwords of its users.
     pub(super) fn clickhouse_front(&self) -> Variables {
-        self.clickhouse(CLICKHOUSE_ADMIN, Owner::ClickHouseAdmin)
+        let mut variables = self.clickhouse(CLICKHOUSE_ADMIN, Owner::ClickHouseAdmin);
+        let password = self.secrets.password(Owner::ClickHouseReader).to_owned();
+        variables.extend([
+            ("PLATFORM__UP__CLICKHOUSE_READER_USER", CLICKHOUSE_READER.to_owned()),
+            ("PLATFORM__UP__CLICKHOUSE_READER_PASSWORD", password),
+        ]);
+        variables
     }
 
     /// The text of `.platform/env`, which a shell can source.

@@ -110,6 +110,8 @@ pub async fn run(options: Options, settings: Settings, shutdown: Shutdown) -> an
     let stopping = Instant::now();
     say(if asked { "platform: stopping; once more Ctrl-C kills what still runs" } else { "platform: stopping" });
     crew.stop(grace).await;
+    // Without it a command in this folder says that nothing is configured, instead of calling addresses of others.
+    remove_file(&env_file)?;
     if options.remove_data {
         remove_data(&data_dir)?;
     }
@@ -146,6 +148,8 @@ fn remove_data(data_dir: &DataDir) -> anyhow::Result<()> {
         if link.is_symlink() {
             let target = link.canonicalize().context("finding PostgreSQL's data")?;
             std::fs::remove_dir_all(&target).with_context(|| format!("removing {}", target.display()))?;
+            // The folder of refuges goes when this was its last one.
+            drop(target.parent().map(std::fs::remove_dir));
         }
     }
     std::fs::remove_dir_all(data_dir.root()).with_context(|| format!("removing {}", data_dir.root().display()))

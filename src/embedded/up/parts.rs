@@ -18,7 +18,7 @@ use super::postgres_home::PostgresHome;
 use super::process::{Farewell, Launch};
 use super::secrets::Owner;
 use super::service::{Kind, Step};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::domain::Failure;
 use crate::store::clickhouse::ClickHouse;
 
@@ -163,6 +163,7 @@ impl<'a> Workshop<'a> {
             jars: self.engines.broker()?,
             java: self.engines.java()?,
             ports: self.environment.ports.clone(),
+            client: config::Kafka { brokers: self.environment.address("kafka"), ..self.settings.kafka.clone() },
         })
     }
 

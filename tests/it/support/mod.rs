@@ -5,4 +5,13 @@ pub(crate) mod processes;
 pub(crate) mod stack;
 pub(crate) mod wait;
 
+use std::path::{Path, PathBuf};
+
 pub(crate) use stack::{Options, Stack};
+
+/// The folder that `make engines` fills; PLATFORM_ENGINES names another one.
+pub(crate) fn engines_dir() -> PathBuf {
+    platform::config::environment()
+        .get("PLATFORM_ENGINES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".engines"), PathBuf::from)
+}

@@ -13,8 +13,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use platform::config::{Settings, environment, read_env_file};
 
-use super::processes;
 use super::wait::{block_until, blocked_until};
+use super::{engines_dir, processes};
 
 /// The program under test.
 pub(crate) const PLATFORM: &str = env!("CARGO_BIN_EXE_platform");
@@ -124,7 +124,9 @@ impl Stack {
         let output = std::fs::File::options().create(true).append(true).open(output).expect("opened");
         let mut command = command(&self.data_dir);
         command.arg("up").arg("--data-dir").arg(&self.data_dir).arg("--ready-file").arg(self.ready_file());
-        command.arg("--engines-dir").arg(engines_dir());
+        if !self.options.flags.iter().any(|flag| flag == "--engines-dir") {
+            command.arg("--engines-dir").arg(engines_dir());
+        }
         for part in ["postgres", "kafka", "connect", "clickhouse", "api", "sink"] {
             // A flag of the test comes later and would be a second one.
             let flag = format!("--{part}-port");
@@ -307,12 +309,6 @@ pub(crate) fn command(folder: &Path) -> Command {
         command.env_remove(name);
     }
     command
-}
-
-/// Where `make engines` installs.
-pub(crate) fn engines_dir() -> PathBuf {
-    let usual = Path::new(env!("CARGO_MANIFEST_DIR")).join(".engines");
-    environment().get("PLATFORM_ENGINES").map_or(usual, PathBuf::from)
 }
 
 /// Runs a command to its end; panics when it takes too long.

@@ -2,26 +2,23 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use tracing::instrument::WithSubscriber as _;
-use tracing::subscriber::NoSubscriber;
 
 use super::super::jvm::{COMMAND_HEAP, SERVICE_HEAP, program, properties};
 use super::super::ports::Ports;
 use super::super::process::Launch;
 use super::super::runner::Runner;
 use super::super::service::Service;
+use crate::config;
+use crate::store::kafka;
 
 /// The name under which the controller's port is kept.
 pub(in super::super) const CONTROLLER: &str = "kafka-controller";
 /// The largest message, in bytes: of the broker, of Connect's producer and of the topic.
 pub(in super::super) const MESSAGE_BYTES_MAX: &str = "67108864";
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The broker.
 #[derive(Debug)]
@@ -34,6 +31,8 @@ pub(in super::super) struct Kafka {
     pub(in super::super) java: PathBuf,
     /// All ports; its own are `kafka` and `CONTROLLER`.
     pub(in super::super) ports: Arc<Ports>,
+    /// How it is reached, for asking whether it is ready.
+    pub(in super::super) client: config::Kafka,
 }
 
 impl Kafka {
@@ -115,16 +114,9 @@ impl Service for Kafka {
     }
 
     async fn ready(&self) -> anyhow::Result<()> {
-        // Refused at once instead of the client's own patience.
+        // Refused at once, instead of the client's own patience.
         tokio::net::TcpStream::connect(self.address()).await.context("connecting")?;
-        let asked = async {
-            let client = rskafka::client::ClientBuilder::new(vec![self.address()]).build().await?;
-            client.list_topics().await
-        };
-        // The client reports every connection as news, which it is to nobody here.
-        let asked = asked.with_subscriber(NoSubscriber::default());
-        tokio::time::timeout(CONNECT_TIMEOUT, asked).await.context("listing topics")??;
-        Ok(())
+        kafka::ping(&self.client).await
     }
 }
 

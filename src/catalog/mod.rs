@@ -21,7 +21,7 @@ mod pg_type;
 mod table;
 
 pub use binary_cell::{CopyReader, MalformedCopy};
-pub use block::{Appended, Block, RowError, RowMeta};
+pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
 pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};

@@ -5,6 +5,7 @@ pub mod clickhouse;
 pub mod connect;
 pub mod connector_config;
 pub mod kafka;
+pub mod lease;
 pub mod migrate;
 pub mod mirror;
 

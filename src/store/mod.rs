@@ -4,3 +4,4 @@ pub mod checkpoint;
 pub mod clickhouse;
 pub mod migrate;
 pub mod postgres;
+pub mod posts;

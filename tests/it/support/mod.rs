@@ -1,1 +1,3 @@
 //! What tests share: real parts on free ports, waiting with deadlines.
+
+pub(crate) mod postgres_server;

@@ -2,6 +2,13 @@
 
 pub mod checkpoint;
 pub mod clickhouse;
+pub mod connect;
+pub mod connector_config;
+pub mod kafka;
 pub mod migrate;
+pub mod mirror;
+
 pub mod postgres;
 pub mod posts;
+pub mod replication;
+pub mod table_shapes;

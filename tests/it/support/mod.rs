@@ -1,3 +1,13 @@
 //! What tests share: real parts on free ports, waiting with deadlines.
 
+pub(crate) mod clickhouse_server;
 pub(crate) mod postgres_server;
+
+use std::path::{Path, PathBuf};
+
+/// The folder that `make engines` fills; PLATFORM_ENGINES names another one.
+pub(crate) fn engines_dir() -> PathBuf {
+    platform::config::environment()
+        .get("PLATFORM_ENGINES")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".engines"), PathBuf::from)
+}

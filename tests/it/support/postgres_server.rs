@@ -1,7 +1,7 @@
 //! A PostgreSQL server of a test's own: in a temporary folder, on a socket in it, gone when dropped.
 
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -97,7 +97,7 @@ fn server_user() -> Option<(u32, u32)> {
 }
 
 fn command(program: &str, user: Option<(u32, u32)>) -> Command {
-    let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join(".engines/postgres/bin");
+    let bin = super::engines_dir().join("postgres/bin");
     let path: PathBuf = bin.canonicalize().expect("`make engines` has run").join(program);
     let mut command = Command::new(path);
     command.env("LC_ALL", "C").env_remove("PGDATABASE").env_remove("PGOPTIONS");

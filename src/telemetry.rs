@@ -1,11 +1,17 @@
 //! Log lines to stderr: text for a terminal, JSON for a pipe.
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
+use anyhow::Context as _;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 use crate::domain::Failure;
+
+/// Bounds of histograms: one millisecond to a minute, in seconds. Counts of rows fall into the same decades.
+const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 /// Starts logging. Call once, after the settings are loaded.
 ///
@@ -28,4 +34,18 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     };
     drop(started);
     Ok(())
+}
+
+/// This process's metrics in Prometheus's text format. The first call starts to collect them.
+///
+/// # Errors
+/// Another recorder was installed before.
+pub fn metrics_handle() -> anyhow::Result<PrometheusHandle> {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    if let Some(handle) = HANDLE.get() {
+        return Ok(handle.clone());
+    }
+    let builder = PrometheusBuilder::new().set_buckets(&SECONDS)?;
+    let handle = builder.install_recorder().context("starting to collect metrics")?;
+    Ok(HANDLE.get_or_init(|| handle).clone())
 }

@@ -12,6 +12,7 @@ mod batch;
 mod decoder;
 mod envelope;
 mod halt;
+mod health;
 mod pipeline;
 mod ports;
 mod source;
@@ -19,6 +20,7 @@ mod status;
 mod supervisor;
 mod writer;
 
+pub use health::serve as serve_health;
 pub use pipeline::{Pipeline, Stop};
 pub use status::{Status, StatusReport};
 pub use supervisor::supervise;

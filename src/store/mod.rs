@@ -10,5 +10,6 @@ pub mod migrate;
 pub mod mirror;
 
 pub mod postgres;
+pub mod posts;
 pub mod replication;
 pub mod table_shapes;

@@ -6,14 +6,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::stack::finish;
-use crate::support::wait::block_until;
+use crate::support::wait::{block_until, wait_until};
 use crate::support::{Options, Stack, engines_dir, processes};
 
 /// What can be tested without Java's start-up time.
 const POSTGRES: Option<&str> = Some("postgres");
-const ENGINES: Option<&str> = Some("postgres,kafka,connect");
+const ENGINES: Option<&str> = Some("postgres,kafka,connect,clickhouse");
+/// Everything up to the connector.
+const LOADED: Option<&str> = Some("postgres,kafka,connect,clickhouse,migrate,load,connector");
 
 fn only(parts: Option<&'static str>) -> Options {
     Options { parts, ..Options::default() }
@@ -118,9 +122,53 @@ fn a_part_that_dies_is_started_again_and_that_is_said() {
 }
 
 #[test]
+fn every_engine_comes_back_after_a_crash() {
+    let stack = Stack::start_with(only(ENGINES));
+    for part in ["clickhouse", "connect", "kafka", "postgres"] {
+        stack.crash_part(part);
+    }
+    assert_eq!(stack.output().matches("ended (signal: 9").count(), 4, "{}", stack.output());
+}
+
+#[tokio::test]
+async fn the_first_start_sets_everything_up_and_later_ones_keep_it() {
+    let mut stack = Stack::start_with(only(LOADED));
+    for start in ["first", "second"] {
+        let settings = stack.settings().postgres;
+        let hash = Sha256::digest(stack.api_key()).to_vec();
+        let sql = "select prefix, scopes from platform.api_keys where sha256 = $1";
+        let row = postgres(&stack).await.query_one(sql, &[&hash]).await.expect("the shown key is stored, once");
+        assert!(stack.api_key().starts_with(&format!("pk_{}_", row.get::<_, &str>(0))), "{start}");
+        assert_eq!(row.get::<_, Vec<String>>(1), ["read", "write", "admin"], "{start}");
+        for (role, password) in [
+            ("platform_api", &settings.api_password),
+            ("platform_sink", &settings.sink_password),
+            ("platform_etl", &settings.etl_password),
+            ("debezium", &settings.debezium_password),
+        ] {
+            let mut driver = settings.driver_config("test").expect("valid");
+            driver.user(role).password(password.expose_secret());
+            let connected = platform::store::postgres::connect_with(&driver, &settings).await;
+            assert!(connected.is_ok(), "{start}: {role}: {connected:?}");
+        }
+        wait_until("the connector runs", Duration::from_secs(60), async || {
+            stack.platform(&["connector", "status"]).code == Some(0)
+        })
+        .await;
+        assert!(stack.stop_by(Signal::SIGTERM).success(), "{start}");
+        if start == "first" {
+            stack.start_again();
+        }
+    }
+    let output = stack.output();
+    assert_eq!(output.matches("first load").count(), 1, "{output}");
+    assert_eq!(output.matches("platform: ready after").count(), 2, "{output}");
+}
+
+#[test]
 fn what_a_killed_platform_left_is_cleared_by_the_next_start() {
     let mut stack = Stack::start_with(only(ENGINES));
-    let parts = ["postgres", "kafka", "connect"];
+    let parts = ["postgres", "kafka", "connect", "clickhouse"];
     let old = parts.map(|part| stack.pid_of(part));
     stack.stop_by(Signal::SIGKILL);
     assert!(old.iter().all(|pid| processes::is_alive(*pid)), "the parts live on");
@@ -136,7 +184,7 @@ fn what_a_killed_platform_left_is_cleared_by_the_next_start() {
 #[test]
 fn ctrl_c_stops_everything_within_its_time_and_leaves_no_process() {
     let mut stack = Stack::start_with(only(ENGINES));
-    assert!(processes::using(stack.data_dir()).len() >= 4, "up and three parts at least");
+    assert!(processes::using(stack.data_dir()).len() >= 5, "up and four parts at least");
     let begun = Instant::now();
     let status = stack.stop_by(Signal::SIGINT);
     assert_eq!(status.code(), Some(0), "{}", stack.output());

@@ -2,5 +2,7 @@
 
 pub mod checkpoint;
 pub mod clickhouse;
+pub mod connector_status;
 pub mod migrate;
+pub mod pool;
 pub mod postgres;

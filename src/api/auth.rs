@@ -32,7 +32,7 @@ macro_rules! scopes {
     };
 }
 
-scopes!(Read "read" "Reading.", Write "write" "Changing data.", Admin "admin" "Operating the platform.");
+scopes!(Read "read" "Reading.", Write "write" "Changing data.");
 
 /// A caller whose key has the scope `S`.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage as _, HttpResponse};
+use actix_web::{Error, HttpResponse};
 use metrics::{counter, histogram};
 use uuid::Uuid;
 
@@ -36,7 +36,6 @@ pub async fn envelope<B: MessageBody + 'static>(
     let id = request_id(request.headers());
     let method = request.method().clone();
     let path = request.path().to_owned();
-    request.extensions_mut().insert(RequestId(id.clone()));
     if method == Method::HEAD {
         // The answer to HEAD is that to GET; the encoder remembers what was asked and sends no body.
         request.head_mut().method = Method::GET;
@@ -63,10 +62,6 @@ pub async fn envelope<B: MessageBody + 'static>(
     tracing::debug!(request_id = %id, %method, %path, status = status.as_u16(), elapsed_ms = seconds * 1000.0, "request");
     Ok(response)
 }
-
-/// The id of the request under way, for handlers.
-#[derive(Debug, Clone)]
-pub struct RequestId(pub String);
 
 /// The client's id if it is a short plain word, else a new one.
 fn request_id(headers: &HeaderMap) -> String {

@@ -11,7 +11,6 @@ use utoipa::ToSchema;
 use super::problem::{ApiResult, Problem};
 use super::query::Query;
 use super::state::{Shared, State, Worker};
-use crate::telemetry;
 
 /// How long a part gets to answer a readiness probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -104,7 +103,7 @@ async fn check(name: &'static str, who: &str, probe: impl Future<Output = ApiRes
 pub async fn metrics(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     set_gauges(&state.shared);
-    let text = telemetry::metrics_handle().render();
+    let text = state.shared.metrics.render();
     Ok(HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text))
 }
 

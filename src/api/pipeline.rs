@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::auth::{Caller, Read};
 use super::conditions::negotiate;
+use super::connector::Known;
 use super::problem::{ApiResult, Problem};
 use super::query::Query;
 use super::state::{Shared, State};
@@ -120,11 +121,10 @@ pub async fn read(shared: &Shared) -> Pipeline {
 }
 
 async fn connector(shared: &Shared) -> Option<PipelineConnector> {
-    use crate::store::connector_status::Missing;
-    let (state, tasks) = match shared.connector.status().await? {
-        Ok(status) => (status.connector, status.tasks),
-        Err(Missing::Unregistered(_)) => ("unregistered".to_owned(), Vec::new()),
-        Err(Missing::Unreachable) => ("unreachable".to_owned(), Vec::new()),
+    let (state, tasks) = match shared.connector.state().await? {
+        Known::Registered { state, tasks } => (state, tasks),
+        Known::Unregistered => ("unregistered".to_owned(), Vec::new()),
+        Known::Unreachable => ("unreachable".to_owned(), Vec::new()),
     };
     Some(PipelineConnector { state, tasks })
 }

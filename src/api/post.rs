@@ -10,9 +10,9 @@ use utoipa::ToSchema;
 use super::problem::{ApiError, ApiResult};
 
 /// What raters or a model think of a post. More labels may come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
+#[derive(Debug, ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "describes the texts of `LABELS` in the OpenAPI document")]
 pub enum Label {
     Positive,
     Neutral,

@@ -9,6 +9,7 @@ use actix_web::dev::{ServiceFactory, ServiceRequest};
 use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App, HttpResponse, HttpServer, get, web};
 use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use utoipa::openapi::OpenApi;
@@ -61,9 +62,9 @@ impl Running {
 pub async fn start(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Running> {
     let listener = listen(&settings.api).await?;
     let address = listener.local_addr().context("the listening address")?;
-    telemetry::metrics_handle();
-    let shared = Arc::new(share(settings, shutdown)?);
-    telemetry::spawn_metrics_upkeep(shutdown);
+    let metrics = telemetry::metrics_handle()?;
+    telemetry::spawn_metrics_upkeep(metrics.clone(), shutdown);
+    let shared = Arc::new(share(settings, metrics, shutdown)?);
     spawn_clean_up(settings.postgres.clone(), shutdown);
     // A pool that cannot be made is a wrong setting: found here, not in a worker.
     let limits = limits(settings);
@@ -113,7 +114,7 @@ async fn listen(api: &config::Api) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn share(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Shared> {
+fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) -> anyhow::Result<Shared> {
     let endpoints = endpoints::load(&settings.api.endpoints_dir)?;
     let clickhouse = ClickHouse::new(&settings.clickhouse)?;
     let limited = clickhouse.with_timeout(Duration::from_millis(settings.api.query_timeout_ms));
@@ -127,7 +128,8 @@ fn share(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<Shared> {
         keys: KeyCache::default(),
         endpoints,
         daily: endpoints::daily()?,
-        connector: ConnectorWatch::new(&settings.connect.url, &settings.sink.pipeline),
+        metrics,
+        connector: ConnectorWatch::new(&settings.connect, &settings.sink.pipeline)?,
         openapi: (document, web::Bytes::from(json)),
         draining: AtomicBool::new(false),
         barrier: AtomicU64::new(0),

@@ -38,6 +38,8 @@ pub struct Shared {
     pub endpoints: Vec<Endpoint>,
     /// The statement behind `/v1/stats/daily`.
     pub daily: Endpoint,
+    /// This process's metrics.
+    pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     /// State of the connector on Kafka Connect.
     pub connector: ConnectorWatch,
     /// The OpenAPI document, and the same as JSON.

@@ -6,13 +6,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::config::Settings;
 use crate::shutdown::Shutdown;
 use crate::store::clickhouse::ClickHouse;
-use crate::store::{migrate, postgres};
+use crate::store::{kafka, migrate, postgres};
 
 /// Flags.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Migrates PostgreSQL and ClickHouse, then gives the roles their passwords.
+/// Migrates PostgreSQL and ClickHouse, gives the roles their passwords, and makes the topic if a broker is configured.
 ///
 /// # Errors
 /// `Failure::Unavailable` (69) when a database does not answer, `Failure::Busy` (75) while another run holds the lock,
@@ -29,6 +29,9 @@ async fn migrate_all(settings: &Settings) -> anyhow::Result<()> {
         if !password.expose_secret().is_empty() {
             migrate::set_password(&client, role, password).await?;
         }
+    }
+    if !settings.kafka.brokers.is_empty() {
+        kafka::ensure_topic(&settings.kafka, &settings.sink.topic).await?;
     }
     tracing::info!(postgres = applied.postgres.len(), clickhouse = applied.clickhouse.len(), "migrations applied");
     super::print_result(&applied)

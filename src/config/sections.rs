@@ -188,6 +188,8 @@ pub struct Up {
     pub kafka_port: u16,
     pub connect_port: u16,
     pub clickhouse_port: u16,
+    pub clickhouse_reader_user: String,
+    pub clickhouse_reader_password: SecretString,
     pub api_port: u16,
     pub sink_port: u16,
     pub ready_timeout_s: u64,

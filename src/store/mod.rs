@@ -2,7 +2,14 @@
 
 pub mod checkpoint;
 pub mod clickhouse;
-pub mod connector_status;
+pub mod connect;
+pub mod connector_config;
+pub mod kafka;
+pub mod lease;
 pub mod migrate;
+pub mod mirror;
 pub mod pool;
 pub mod postgres;
+pub mod posts;
+pub mod replication;
+pub mod table_shapes;

@@ -3,6 +3,7 @@ create table if not exists platform.logs (
     log               UInt16,
     system_identifier String,
     timeline          UInt32,
+    first_load_lsn    UInt64,
     since             DateTime64(6, 'UTC')
 ) engine = ReplacingMergeTree order by log
 settings fsync_after_insert = 1, fsync_part_directory = 1;

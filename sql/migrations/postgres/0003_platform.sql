@@ -46,3 +46,11 @@ create table platform.requests (
     finished_at timestamptz,
     outcome     jsonb
 );
+
+-- One row a pipeline. The placeholder stands in events for a TOAST value that did not change: random, so that no text of a
+-- user is taken for it.
+create table platform.pipelines (
+    name                    text primary key,
+    unavailable_placeholder text not null default 'platform-unavailable-' || gen_random_uuid()
+);
+insert into platform.pipelines (name) values ('platform');

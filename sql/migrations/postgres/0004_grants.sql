@@ -15,3 +15,4 @@ grant select, update on platform.requests to platform_sink;
 grant select on public.sentiment_social, platform.heartbeat to debezium;
 alter default privileges in schema public grant select on tables to debezium;
 grant update on platform.heartbeat to debezium;
+grant select on platform.pipelines to platform_sink;

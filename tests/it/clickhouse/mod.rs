@@ -1,0 +1,3 @@
+//! `platform clickhouse`, driven by the clients that people use.
+
+mod crate_client;

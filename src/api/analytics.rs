@@ -21,7 +21,7 @@ use crate::catalog::endpoint_parameter::Presence;
 /// The route of all endpoints of `sql/endpoints`. Each has its own entry in the OpenAPI document, added by `openapi`,
 /// so this one brings only the shape of the answers.
 #[derive(Debug)]
-pub struct Analytics;
+pub(super) struct Analytics;
 
 impl HttpServiceFactory for Analytics {
     fn register(self, config: &mut AppService) {
@@ -41,7 +41,12 @@ impl OpenApiFactory for Analytics {
 }
 
 #[get("/analytics/{name}")]
-async fn get_analytics(state: State, _caller: Caller<Read>, name: Path<String>, request: HttpRequest) -> ApiResult<HttpResponse> {
+async fn get_analytics(
+    state: State,
+    _caller: Caller<Read>,
+    name: Path<String>,
+    request: HttpRequest,
+) -> ApiResult<HttpResponse> {
     let found = state.shared.endpoints.iter().find(|endpoint| endpoint.name == *name);
     let endpoint = found.ok_or_else(|| {
         let names: Vec<&str> = state.shared.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
@@ -66,7 +71,7 @@ fn read_format(request: &HttpRequest, query: &mut Query) -> ApiResult<Format> {
 }
 
 /// The value of every parameter of `endpoint`, checked and in ClickHouse's spelling; mistakes stay in `query`.
-pub fn read_parameters<'a>(endpoint: &'a Endpoint, query: &mut Query) -> Vec<(&'a str, Option<String>)> {
+pub(super) fn read_parameters<'a>(endpoint: &'a Endpoint, query: &mut Query) -> Vec<(&'a str, Option<String>)> {
     let mut values: Vec<(&str, Option<String>)> = Vec::new();
     for parameter in &endpoint.parameters {
         let name = parameter.name.as_str();

@@ -18,7 +18,7 @@ use crate::config::Auth;
 use crate::domain::ApiKey;
 
 /// What a handler needs. Scopes do not include one another: a key that may write and read has both.
-pub trait Scope {
+pub(super) trait Scope {
     /// The scope's name in `platform.api_keys`.
     const NAME: &'static str;
 }
@@ -27,7 +27,7 @@ macro_rules! scopes {
     ($($name:ident $text:literal $doc:literal),+) => {
         $(#[doc = $doc]
         #[derive(Debug)]
-        pub struct $name;
+        pub(super) struct $name;
         impl Scope for $name { const NAME: &'static str = $text; })+
     };
 }
@@ -36,7 +36,7 @@ scopes!(Read "read" "Reading.", Write "write" "Changing data.");
 
 /// A caller whose key has the scope `S`.
 #[derive(Debug)]
-pub struct Caller<S: Scope> {
+pub(super) struct Caller<S: Scope> {
     /// Prefix of the key, empty when `api.auth` is off: whose idempotency keys these are.
     pub key_prefix: String,
     scope: PhantomData<S>,
@@ -57,7 +57,8 @@ impl<S: Scope> FromRequest for Caller<S> {
             let key = bearer(&request)?;
             let scopes = worker.shared.keys.scopes_of(worker, &key).await?.ok_or_else(|| unauthorized(true))?;
             if !scopes.iter().any(|scope| scope == S::NAME) {
-                let challenge = format!("Bearer realm=\"platform\", error=\"insufficient_scope\", scope=\"{}\"", S::NAME);
+                let challenge =
+                    format!("Bearer realm=\"platform\", error=\"insufficient_scope\", scope=\"{}\"", S::NAME);
                 return Err(ApiError::new(Code::Forbidden, format!("the key lacks the scope {:?}", S::NAME))
                     .header(header::WWW_AUTHENTICATE, challenge));
             }
@@ -97,7 +98,7 @@ struct Stored {
 
 /// Keys looked up lately, by prefix; `None` is a prefix that does not exist.
 #[derive(Debug, Default)]
-pub struct KeyCache(Mutex<HashMap<String, (Instant, Option<Stored>)>>);
+pub(super) struct KeyCache(Mutex<HashMap<String, (Instant, Option<Stored>)>>);
 
 impl KeyCache {
     /// The scopes of a key, or `None` when it is not valid.

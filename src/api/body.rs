@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use actix_web::HttpRequest;
 use actix_web::http::header;
 use actix_web::web::{Bytes, Payload};
-use actix_web::HttpRequest;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -14,10 +14,16 @@ use super::problem::{ApiError, ApiResult, Code};
 ///
 /// # Errors
 /// 415 when its type is none of `types`, 413 when it has more than `bytes_max` bytes, 400 when it breaks off.
-pub async fn read(request: &HttpRequest, payload: Payload, types: &[&str], bytes_max: usize) -> ApiResult<Bytes> {
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: Payload,
+    types: &[&str],
+    bytes_max: usize,
+) -> ApiResult<Bytes> {
     check_type(request, types)?;
     let too_large = || ApiError::new(Code::BodyTooLarge, format!("a body may have {bytes_max} bytes"));
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let announced =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > bytes_max) {
         return Err(too_large());
     }
@@ -45,14 +51,14 @@ fn check_type(request: &HttpRequest, types: &[&str]) -> ApiResult<()> {
 
 /// The members of a JSON object in the client's order, each once, each with its text as written.
 #[derive(Debug)]
-pub struct Members(pub Vec<(String, Box<RawValue>)>);
+pub(super) struct Members(pub Vec<(String, Box<RawValue>)>);
 
 impl Members {
     /// Reads a body.
     ///
     /// # Errors
     /// 400 `invalid-json` when it is no JSON object, or one member comes twice.
-    pub fn parse(body: &[u8]) -> ApiResult<Self> {
+    pub(super) fn parse(body: &[u8]) -> ApiResult<Self> {
         serde_json::from_slice(body).map_err(|error| {
             let what = match error.classify() {
                 serde_json::error::Category::Data => "the body must be one JSON object whose members come once",
@@ -94,7 +100,7 @@ impl<'de> Deserialize<'de> for Members {
 /// RFC 7396: `target` with `patch` merged in, on the texts, so that no number passes through a float.
 ///
 /// Both must be JSON; the order of members is not kept (jsonb does not keep it either).
-pub fn merge_patch(target: Option<&str>, patch: &str) -> String {
+pub(super) fn merge_patch(target: Option<&str>, patch: &str) -> String {
     merge(target, patch, 0)
 }
 
@@ -127,7 +133,9 @@ mod tests {
         let members = Members::parse(br#" {"b": 1.10, "a": [null]} "#).expect("an object");
         let texts: Vec<_> = members.0.iter().map(|(name, value)| (name.as_str(), value.get())).collect();
         assert_eq!(texts, [("b", "1.10"), ("a", "[null]")]);
-        for body in ["", "[]", "1", "null", "{", r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, "{\"a\":\"\u{1}\"}", "{} {}"] {
+        for body in
+            ["", "[]", "1", "null", "{", r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, "{\"a\":\"\u{1}\"}", "{} {}"]
+        {
             assert!(Members::parse(body.as_bytes()).is_err(), "{body}");
         }
         assert!(Members::parse(b"{\"a\":\"\xff\"}").is_err());

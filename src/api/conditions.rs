@@ -9,7 +9,7 @@ use super::problem::{ApiError, ApiResult, Code};
 
 /// What a list of entity tags says about the current one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IfMatch {
+pub(super) enum IfMatch {
     /// The header is absent.
     Anything,
     /// `*`: whatever there is.
@@ -23,7 +23,7 @@ impl IfMatch {
     ///
     /// # Errors
     /// 400 when the header is not a list of entity tags.
-    pub fn of(request: &HttpRequest) -> ApiResult<Self> {
+    pub(super) fn of(request: &HttpRequest) -> ApiResult<Self> {
         let Some(tags) = entity_tags(request.headers(), &header::IF_MATCH)? else { return Ok(Self::Anything) };
         if tags.iter().any(|(_, tag)| tag == "*") {
             return Ok(Self::Existing);
@@ -35,7 +35,7 @@ impl IfMatch {
     ///
     /// # Errors
     /// 412 when not.
-    pub fn check(&self, version: i64) -> ApiResult<()> {
+    pub(super) fn check(&self, version: i64) -> ApiResult<()> {
         match self {
             Self::Anything | Self::Existing => Ok(()),
             Self::Versions(versions) if versions.contains(&version) => Ok(()),
@@ -48,7 +48,7 @@ impl IfMatch {
 ///
 /// # Errors
 /// 400 when the header is not a list of entity tags.
-pub fn none_match(request: &HttpRequest, version: i64) -> ApiResult<bool> {
+pub(super) fn none_match(request: &HttpRequest, version: i64) -> ApiResult<bool> {
     let tags = entity_tags(request.headers(), &header::IF_NONE_MATCH)?;
     Ok(tags.is_some_and(|tags| tags.iter().any(|(_, tag)| tag == "*" || tag.parse() == Ok(version))))
 }
@@ -74,11 +74,11 @@ fn entity_tags(headers: &HeaderMap, name: &HeaderName) -> ApiResult<Option<Vec<(
 }
 
 /// Longest wait that a request may ask for.
-pub const WAIT_S_MAX: u64 = 30;
+pub(super) const WAIT_S_MAX: u64 = 30;
 
 /// The preferences that this API knows. Others are ignored, as RFC 7240 wants it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Prefer {
+pub(super) struct Prefer {
     /// `return=minimal`: no body after a write.
     pub minimal: bool,
     /// `wait=N`: how long an analytics request may wait for its consistency token.
@@ -87,7 +87,7 @@ pub struct Prefer {
 
 impl Prefer {
     /// Reads every `Prefer` header.
-    pub fn of(request: &HttpRequest) -> Self {
+    pub(super) fn of(request: &HttpRequest) -> Self {
         let mut prefer = Self::default();
         let values = request.headers().get_all("prefer").filter_map(|value| value.to_str().ok());
         for preference in values.flat_map(|value| value.split(',')) {
@@ -111,9 +111,13 @@ impl Prefer {
 ///
 /// # Errors
 /// 406 that lists the offers.
-pub fn negotiate<'a>(request: &HttpRequest, offers: &[&'a str]) -> ApiResult<&'a str> {
-    let values: Vec<&str> =
-        request.headers().get_all(header::ACCEPT).filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).collect();
+pub(super) fn negotiate<'a>(request: &HttpRequest, offers: &[&'a str]) -> ApiResult<&'a str> {
+    let values: Vec<&str> = request
+        .headers()
+        .get_all(header::ACCEPT)
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
     let Some(first) = offers.first() else { return Err(ApiError::internal("no format is offered")) };
     if values.is_empty() {
         return Ok(first);
@@ -125,7 +129,8 @@ pub fn negotiate<'a>(request: &HttpRequest, offers: &[&'a str]) -> ApiResult<&'a
             best = Some((offer, quality));
         }
     }
-    best.map(|(offer, _)| offer).ok_or_else(|| ApiError::new(Code::NotAcceptable, format!("the formats are {}", offers.join(", "))))
+    best.map(|(offer, _)| offer)
+        .ok_or_else(|| ApiError::new(Code::NotAcceptable, format!("the formats are {}", offers.join(", "))))
 }
 
 /// The quality that the most specific range of an `Accept` header gives to a media type.
@@ -161,10 +166,19 @@ mod tests {
 
     #[test]
     fn if_match_compares_strongly() {
-        for (value, version, matches) in
-            [("\"7\"", 7, true), ("\"7\"", 8, false), ("\"1\", \"8\"", 8, true), ("*", 1, true), ("W/\"7\"", 7, false), ("\"x\"", 7, false)]
-        {
-            assert_eq!(IfMatch::of(&request("if-match", value)).expect("tags").check(version).is_ok(), matches, "{value}");
+        for (value, version, matches) in [
+            ("\"7\"", 7, true),
+            ("\"7\"", 8, false),
+            ("\"1\", \"8\"", 8, true),
+            ("*", 1, true),
+            ("W/\"7\"", 7, false),
+            ("\"x\"", 7, false),
+        ] {
+            assert_eq!(
+                IfMatch::of(&request("if-match", value)).expect("tags").check(version).is_ok(),
+                matches,
+                "{value}"
+            );
         }
         assert!(IfMatch::of(&request("if-match", "7")).is_err());
         assert!(none_match(&request("if-none-match", "W/\"7\""), 7).expect("tags"));

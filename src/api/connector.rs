@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(1);
 
 /// What Kafka Connect says. Its own texts, which hold stack traces, are left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Known {
+pub(super) enum Known {
     /// The connector is there.
     Registered {
         /// RUNNING, PAUSED, FAILED, …
@@ -31,7 +31,7 @@ pub enum Known {
 
 /// Asks Kafka Connect, if there is one.
 #[derive(Debug)]
-pub struct ConnectorWatch {
+pub(super) struct ConnectorWatch {
     connect: Option<Connect>,
     name: String,
     known: Mutex<Option<(Instant, Known)>>,
@@ -42,13 +42,13 @@ impl ConnectorWatch {
     ///
     /// # Errors
     /// The HTTP client cannot be made.
-    pub fn new(settings: &config::Connect, name: &str) -> anyhow::Result<Self> {
+    pub(super) fn new(settings: &config::Connect, name: &str) -> anyhow::Result<Self> {
         let connect = if settings.url.is_empty() { None } else { Some(Connect::new(settings)?) };
         Ok(Self { connect, name: name.to_owned(), known: Mutex::new(None) })
     }
 
     /// Its state, or `None` when `connect.url` is not set.
-    pub async fn state(&self) -> Option<Known> {
+    pub(super) async fn state(&self) -> Option<Known> {
         let connect = self.connect.as_ref()?;
         // Whoever comes while the question is under way waits for its answer.
         let mut known = self.known.lock().await;

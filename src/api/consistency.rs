@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// What an analytics answer may claim, and whether a wait was granted.
 #[derive(Debug)]
-pub struct Gate {
+pub(super) struct Gate {
     /// The state of the mirror, from before the query.
     pub seen: Arc<Seen>,
     /// Value of `Preference-Applied`.
@@ -35,7 +35,7 @@ pub struct Gate {
 ///
 /// # Errors
 /// 400 when it is malformed or given twice.
-pub fn token(headers: &HeaderMap) -> ApiResult<Option<Token>> {
+pub(super) fn token(headers: &HeaderMap) -> ApiResult<Option<Token>> {
     let mut values = headers.get_all(TOKEN_HEADER);
     let Some(value) = values.next() else { return Ok(None) };
     let bad = || ApiError::new(Code::InvalidToken, "X-Consistency-Token must be one token as a write answered it");
@@ -47,7 +47,7 @@ pub fn token(headers: &HeaderMap) -> ApiResult<Option<Token>> {
 ///
 /// # Errors
 /// 400 for a token that this log has not reached, 409 for a token of another log, 503 `replica-behind`.
-pub async fn gate(worker: &Worker, request: &HttpRequest) -> ApiResult<Gate> {
+pub(super) async fn gate(worker: &Worker, request: &HttpRequest) -> ApiResult<Gate> {
     let Some(token) = token(request.headers())? else {
         return Ok(Gate { seen: worker.shared.replica.last(), applied: None });
     };
@@ -111,12 +111,13 @@ async fn refuse_future(worker: &Worker, token: Token, waits: bool) -> ApiResult<
 fn behind(seen: &Seen, token: Token, waited: Duration) -> ApiError {
     counter!("platform_api_replica_behind_total").increment(1);
     let position = seen.checkpoint.as_ref().map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
-    let detail = format!("the mirror is at {position}, the token asks for {}; waited {} ms", token.lsn, waited.as_millis());
+    let detail =
+        format!("the mirror is at {position}, the token asks for {}; waited {} ms", token.lsn, waited.as_millis());
     ApiError::new(Code::ReplicaBehind, detail).retry_after(1)
 }
 
 /// The headers that say how fresh an answer is; none before the first load.
-pub fn freshness(seen: &Seen) -> Vec<(&'static str, String)> {
+pub(super) fn freshness(seen: &Seen) -> Vec<(&'static str, String)> {
     let Some(checkpoint) = &seen.checkpoint else { return Vec::new() };
     vec![
         ("x-data-as-of", format_moment(checkpoint.committed_at)),
@@ -129,7 +130,7 @@ pub fn freshness(seen: &Seen) -> Vec<(&'static str, String)> {
 ///
 /// # Errors
 /// 503 with the table's state and reason.
-pub fn check_tables(seen: &Seen, tables: &[String]) -> ApiResult<()> {
+pub(super) fn check_tables(seen: &Seen, tables: &[String]) -> ApiResult<()> {
     for table in tables {
         let Some(state) = seen.tables.get(table) else { continue };
         if matches!(state.state.as_str(), "loading" | "halted") {

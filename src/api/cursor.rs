@@ -13,10 +13,10 @@ const DIGEST_BYTES: usize = 12;
 const PLACE_BYTES: usize = 16;
 
 /// The place of a row in a list.
-pub type Place = (DateTime<Utc>, i64);
+pub(super) type Place = (DateTime<Utc>, i64);
 
 /// The cursor behind `place` in the list of `filter`.
-pub fn write(filter: &Filter, place: Place) -> String {
+pub(super) fn write(filter: &Filter, place: Place) -> String {
     let mut bytes = place.0.timestamp_micros().to_be_bytes().to_vec();
     bytes.extend(place.1.to_be_bytes());
     let digest = digest(filter, &bytes);
@@ -28,7 +28,7 @@ pub fn write(filter: &Filter, place: Place) -> String {
 ///
 /// # Errors
 /// 400 `invalid-cursor` when it was not made by `write` for an equal filter.
-pub fn read(filter: &Filter, text: &str) -> ApiResult<Place> {
+pub(super) fn read(filter: &Filter, text: &str) -> ApiResult<Place> {
     parse(filter, text).ok_or_else(|| {
         ApiError::new(Code::InvalidCursor, "the cursor was not made for these filters and this sort, or was changed")
     })

@@ -33,7 +33,9 @@ impl From<tokio_postgres::Error> for ApiError {
         match error.as_db_error() {
             Some(refused) => of_sqlstate(refused.code()).because(safe_cause(refused)),
             // No code: the connection broke, or the driver could not read or write a value.
-            None if error.is_closed() || std::error::Error::source(&error).is_some_and(|cause| cause.is::<std::io::Error>()) => {
+            None if error.is_closed()
+                || std::error::Error::source(&error).is_some_and(|cause| cause.is::<std::io::Error>()) =>
+            {
                 unavailable("PostgreSQL").because(crate::store::postgres::chain(&error))
             }
             None => Self::internal(crate::store::postgres::chain(&error)),
@@ -46,7 +48,9 @@ fn of_sqlstate(state: &SqlState) -> ApiError {
         .iter()
         .find(|(code, ..)| *code == state.code())
         .or_else(|| SQLSTATES.iter().find(|(class, ..)| class.len() == 2 && state.code().starts_with(class)));
-    let Some((_, code, detail)) = found else { return ApiError::new(Code::Internal, "the log has the cause under this request_id") };
+    let Some((_, code, detail)) = found else {
+        return ApiError::new(Code::Internal, "the log has the cause under this request_id");
+    };
     let error = ApiError::new(*code, *detail);
     if code.status().as_u16() == 503 { error.retry_after(RETRY_AFTER_S) } else { error }
 }
@@ -64,7 +68,7 @@ fn safe_cause(error: &DbError) -> String {
 }
 
 /// Whether it is a violation of this constraint.
-pub fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {
+pub(super) fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool {
     error.as_db_error().and_then(DbError::constraint) == Some(constraint)
 }
 
@@ -91,7 +95,9 @@ impl From<clickhouse::Error> for ApiError {
                 // 159 TIMEOUT_EXCEEDED, 160 TOO_SLOW, 209 SOCKET_TIMEOUT, 394 QUERY_WAS_CANCELLED.
                 159 | 160 | 209 | 394 => timeout(),
                 // 60 UNKNOWN_TABLE, 81 UNKNOWN_DATABASE: nothing was loaded yet.
-                60 | 81 => Self::new(Code::TableUnavailable, "the table has not been loaded yet").retry_after(RETRY_AFTER_S),
+                60 | 81 => {
+                    Self::new(Code::TableUnavailable, "the table has not been loaded yet").retry_after(RETRY_AFTER_S)
+                }
                 // 497 ACCESS_DENIED, 516 AUTHENTICATION_FAILED, 192 and 194: the API's own credentials.
                 192 | 194 | 497 | 516 => unavailable("ClickHouse"),
                 _ if error.class() == clickhouse::Class::Retry => unavailable("ClickHouse"),
@@ -115,7 +121,7 @@ fn unavailable(who: &str) -> ApiError {
 }
 
 /// The answer to a query that took longer than `api.query_timeout_ms`.
-pub fn timeout() -> ApiError {
+pub(super) fn timeout() -> ApiError {
     ApiError::new(Code::Timeout, "the query took longer than api.query_timeout_ms")
 }
 

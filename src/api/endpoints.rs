@@ -18,14 +18,17 @@ const DAILY: &str = include_str!("../../sql/statistics/daily.sql");
 pub fn load(folder: &str) -> anyhow::Result<Vec<Endpoint>> {
     let mut files = if folder.is_empty() { compiled_in()? } else { read_folder(Path::new(folder))? };
     files.sort();
-    files.iter().map(|(name, text)| Ok(Endpoint::parse(name, text).map_err(|error| Failure::Config(error.to_string()))?)).collect()
+    files
+        .iter()
+        .map(|(name, text)| Ok(Endpoint::parse(name, text).map_err(|error| Failure::Config(error.to_string()))?))
+        .collect()
 }
 
 /// The statement behind `/v1/stats/daily`.
 ///
 /// # Errors
 /// `Failure::Config`; a test keeps it from happening.
-pub fn daily() -> anyhow::Result<Endpoint> {
+pub(super) fn daily() -> anyhow::Result<Endpoint> {
     Ok(Endpoint::parse("daily", DAILY).map_err(|error| Failure::Config(error.to_string()))?)
 }
 
@@ -46,7 +49,8 @@ fn read_folder(folder: &Path) -> anyhow::Result<Vec<(String, String)>> {
     for entry in entries {
         let path = entry.map_err(|error| wrong(&error.to_string()))?.path();
         if path.extension().is_some_and(|extension| extension == "sql") {
-            let text = std::fs::read_to_string(&path).map_err(|error| wrong(&format!("{}: {error}", path.display())))?;
+            let text =
+                std::fs::read_to_string(&path).map_err(|error| wrong(&format!("{}: {error}", path.display())))?;
             files.push((stem(&path), text));
         }
     }

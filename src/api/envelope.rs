@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::problem::{ApiError, Code};
 
 /// The header that names a request in answers and logs.
-pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -28,7 +28,7 @@ const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
 ///
 /// # Errors
 /// None: what went wrong inside becomes a problem body.
-pub async fn envelope<B: MessageBody + 'static>(
+pub(super) async fn envelope<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<EitherBody<B>>, Error> {
@@ -67,13 +67,18 @@ pub async fn envelope<B: MessageBody + 'static>(
 fn request_id(headers: &HeaderMap) -> String {
     let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
     let plain = |text: &&str| {
-        (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
+        (1..=128).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
     };
     given.filter(plain).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
 /// Errors get their problem body here, where path and id are known; other bodies of errors stay as they are.
-fn problem_of<B: MessageBody + 'static>(response: ServiceResponse<B>, path: &str, id: &str) -> ServiceResponse<EitherBody<B>> {
+fn problem_of<B: MessageBody + 'static>(
+    response: ServiceResponse<B>,
+    path: &str,
+    id: &str,
+) -> ServiceResponse<EitherBody<B>> {
     let Some(error) = response.response().error() else { return response.map_into_left_body() };
     let answer = as_problem(error, path, id);
     let (request, _) = response.into_parts();

@@ -9,14 +9,13 @@ use super::problem::{ApiError, ApiResult, Code};
 use super::state::State;
 
 /// Pages that are not part of the OpenAPI document; they know GET and HEAD.
-const PAGES: [&str; 7] =
-    ["/", "/docs", "/docs/", "/docs/{file}", "/problems", "/problems/{code}", "/assets/start.css"];
+const PAGES: [&str; 7] = ["/", "/docs", "/docs/", "/docs/{file}", "/problems", "/problems/{code}", "/assets/start.css"];
 
 /// The default handler.
 ///
 /// # Errors
 /// 404 or 405.
-pub async fn fallback(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(super) async fn fallback(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
     let allowed = allowed(&state.shared.openapi.0, request.path());
     if allowed.is_empty() {
         return Err(ApiError::new(Code::NotFound, "no resource has this path; /docs lists them"));

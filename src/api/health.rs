@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use actix_web::{HttpRequest, HttpResponse, get};
 use ::metrics::gauge;
+use actix_web::{HttpRequest, HttpResponse, get};
 use serde::Serialize;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -18,14 +18,14 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 /// The process lives. It asks nobody else.
 #[utoipa::path(tag = "operations", responses((status = 200, body = String, content_type = "text/plain", description = "`ok`")))]
 #[get("/livez")]
-pub async fn livez(request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn livez(request: HttpRequest) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     Ok(HttpResponse::Ok().content_type("text/plain; charset=utf-8").body("ok\n"))
 }
 
 /// Whether requests should be sent here, and why not.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Readiness {
+pub(super) struct Readiness {
     /// `ready` or `not_ready`.
     pub status: &'static str,
     /// Each part that is needed; with `?verbose`, or when it is not ready.
@@ -35,7 +35,7 @@ pub struct Readiness {
 
 /// A part that the API needs.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Check {
+pub(super) struct Check {
     /// `postgres`, `clickhouse` or `drain`.
     pub name: &'static str,
     /// Whether it is as it must be.
@@ -53,7 +53,7 @@ pub struct Check {
     responses((status = 200, body = Readiness), (status = 400, body = Problem), (status = 503, body = Readiness, description = "Not ready")),
 )]
 #[get("/readyz")]
-pub async fn readyz(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn readyz(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
     let mut query = Query::of(&request)?;
     let verbose = query.text("verbose").is_some();
     query.finish()?;
@@ -65,7 +65,7 @@ pub async fn readyz(state: State, request: HttpRequest) -> ApiResult<HttpRespons
 }
 
 /// Asks every part that the API needs.
-pub async fn checks(worker: &Worker) -> Vec<Check> {
+pub(super) async fn checks(worker: &Worker) -> Vec<Check> {
     let draining = worker.shared.is_draining();
     let drain = Check {
         name: "drain",
@@ -74,7 +74,9 @@ pub async fn checks(worker: &Worker) -> Vec<Check> {
         elapsed_ms: 0,
     };
     let (postgres, clickhouse) = tokio::join!(
-        check("postgres", "PostgreSQL", async { worker.postgres().await?.simple_query("select 1").await.map(drop).map_err(Into::into) }),
+        check("postgres", "PostgreSQL", async {
+            worker.postgres().await?.simple_query("select 1").await.map(drop).map_err(Into::into)
+        }),
         check("clickhouse", "ClickHouse", async {
             let client = worker.shared.clickhouse.with_timeout(PROBE_LIMIT);
             client.fetch_bytes("select 1", &[], "TSV").await.map(drop).map_err(Into::into)
@@ -100,7 +102,7 @@ async fn check(name: &'static str, who: &str, probe: impl Future<Output = ApiRes
     responses((status = 200, body = String, content_type = "text/plain", description = "Prometheus text format 0.0.4")),
 )]
 #[get("/metrics")]
-pub async fn metrics(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn metrics(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     set_gauges(&state.shared);
     let text = state.shared.metrics.render();
@@ -110,7 +112,8 @@ pub async fn metrics(state: State, request: HttpRequest) -> ApiResult<HttpRespon
 #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
 fn set_gauges(shared: &Shared) {
     let pool = shared.pool_status();
-    for (state, number) in [("limit", pool.limit), ("open", pool.open), ("idle", pool.idle), ("waiting", pool.waiting)] {
+    for (state, number) in [("limit", pool.limit), ("open", pool.open), ("idle", pool.idle), ("waiting", pool.waiting)]
+    {
         gauge!("platform_api_postgres_connections", "state" => state).set(number as f64);
     }
     gauge!("platform_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -124,7 +127,7 @@ fn set_gauges(shared: &Shared) {
 
 /// What runs here.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Version {
+pub(super) struct Version {
     /// The program.
     #[schema(example = "platform")]
     pub name: &'static str,
@@ -141,8 +144,13 @@ pub struct Version {
 /// Version of the program and what it serves. Needs no key.
 #[utoipa::path(tag = "operations", security(()), responses((status = 200, body = Version), (status = 400, body = Problem)))]
 #[get("/version")]
-pub async fn get_version(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn get_version(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     let analytics = state.shared.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-    Ok(HttpResponse::Ok().json(Version { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), api: "v1", analytics }))
+    Ok(HttpResponse::Ok().json(Version {
+        name: env!("CARGO_PKG_NAME"),
+        version: env!("CARGO_PKG_VERSION"),
+        api: "v1",
+        analytics,
+    }))
 }

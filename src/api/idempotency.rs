@@ -11,7 +11,7 @@ use super::problem::{ApiError, ApiResult, Code};
 
 /// A key of one caller, with a digest of the request that it stands for.
 #[derive(Debug)]
-pub struct IdempotencyKey {
+pub(super) struct IdempotencyKey {
     caller: String,
     key: String,
     request: Vec<u8>,
@@ -19,7 +19,7 @@ pub struct IdempotencyKey {
 
 /// The answer that a key was given to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     /// Its status.
     pub status: StatusCode,
     /// Its headers but for those that every answer has.
@@ -38,10 +38,15 @@ impl IdempotencyKey {
     ///
     /// # Errors
     /// 400 when it is empty, longer than 255 characters or not printable ASCII.
-    pub fn of(request: &HttpRequest, caller: &str, body: &[u8]) -> ApiResult<Option<Self>> {
+    pub(super) fn of(request: &HttpRequest, caller: &str, body: &[u8]) -> ApiResult<Option<Self>> {
         let mut values = request.headers().get_all("idempotency-key");
         let Some(value) = values.next() else { return Ok(None) };
-        let bad = || ApiError::new(Code::InvalidHeader, "Idempotency-Key must be one value of 1 to 255 printable ASCII characters");
+        let bad = || {
+            ApiError::new(
+                Code::InvalidHeader,
+                "Idempotency-Key must be one value of 1 to 255 printable ASCII characters",
+            )
+        };
         let key = value.to_str().map_err(|_| bad())?.trim();
         if values.next().is_some() || key.is_empty() || key.len() > 255 {
             return Err(bad());
@@ -58,11 +63,15 @@ impl IdempotencyKey {
     ///
     /// # Errors
     /// 409 while another request with the key runs, 422 when the key belongs to another request.
-    pub async fn begin(&self, transaction: &impl GenericClient) -> ApiResult<Option<Answer>> {
-        let lock = transaction.prepare_cached("select pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 7))").await?;
+    pub(super) async fn begin(&self, transaction: &impl GenericClient) -> ApiResult<Option<Answer>> {
+        let lock = transaction
+            .prepare_cached("select pg_try_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 7))")
+            .await?;
         let free: bool = transaction.query_one(&lock, &[&self.caller, &self.key]).await?.try_get(0)?;
         if !free {
-            return Err(ApiError::new(Code::KeyInUse, "the first request with this key has not ended yet").retry_after(1));
+            return Err(
+                ApiError::new(Code::KeyInUse, "the first request with this key has not ended yet").retry_after(1)
+            );
         }
         let find = transaction
             .prepare_cached(
@@ -70,7 +79,9 @@ impl IdempotencyKey {
                  where key_prefix = $1 and key = $2 and created_at > now() - make_interval(hours => $3)",
             )
             .await?;
-        let Some(row) = transaction.query_opt(&find, &[&self.caller, &self.key, &KEPT_HOURS]).await? else { return Ok(None) };
+        let Some(row) = transaction.query_opt(&find, &[&self.caller, &self.key, &KEPT_HOURS]).await? else {
+            return Ok(None);
+        };
         if row.try_get::<_, Vec<u8>>(0)? != self.request {
             return Err(ApiError::new(Code::KeyReused, "the first request with this key was another one"));
         }
@@ -86,7 +97,7 @@ impl IdempotencyKey {
     ///
     /// # Errors
     /// PostgreSQL's.
-    pub async fn finish(&self, transaction: &impl GenericClient, answer: &Answer) -> ApiResult<()> {
+    pub(super) async fn finish(&self, transaction: &impl GenericClient, answer: &Answer) -> ApiResult<()> {
         let headers = serde_json::to_string(&answer.headers).map_err(ApiError::internal)?;
         let store = transaction
             .prepare_cached(
@@ -108,7 +119,7 @@ impl IdempotencyKey {
 ///
 /// # Errors
 /// PostgreSQL's.
-pub async fn clean_up(client: &tokio_postgres::Client) -> Result<u64, tokio_postgres::Error> {
+pub(super) async fn clean_up(client: &tokio_postgres::Client) -> Result<u64, tokio_postgres::Error> {
     let sql = "delete from platform.idempotency_keys where ctid = any(array( \
                select ctid from platform.idempotency_keys where created_at < now() - make_interval(hours => $1) limit $2))";
     client.execute(sql, &[&KEPT_HOURS, &CLEAN_UP_ROWS]).await

@@ -20,7 +20,7 @@ answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-
 **Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.";
 
 /// The frame that the handlers' operations go into.
-pub fn frame() -> OpenApi {
+pub(super) fn frame() -> OpenApi {
     let mut openapi = OpenApiBuilder::new()
         .info(
             InfoBuilder::new()
@@ -41,7 +41,7 @@ pub fn frame() -> OpenApi {
 }
 
 /// Adds what the handlers cannot know: keys for `/v1`, and one operation a SQL file.
-pub fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi {
+pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi {
     for (path, item) in &mut openapi.paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
@@ -70,12 +70,27 @@ fn analytics(endpoint: &Endpoint) -> PathItem {
     let formats = ObjectBuilder::new().schema_type(JsonType::String).enum_values(Some(Format::ALL.map(Format::word)));
     operation = operation
         .parameter(parameter("format", ParameterIn::Query, "Form of the answer; wins over Accept", formats.build()))
-        .parameter(parameter("X-Consistency-Token", ParameterIn::Header, "Of a write that the answer must have seen", text()))
-        .parameter(parameter("Prefer", ParameterIn::Header, "wait=N: wait up to N seconds (at most 30) for the token", text()));
+        .parameter(parameter(
+            "X-Consistency-Token",
+            ParameterIn::Header,
+            "Of a write that the answer must have seen",
+            text(),
+        ))
+        .parameter(parameter(
+            "Prefer",
+            ParameterIn::Header,
+            "wait=N: wait up to N seconds (at most 30) for the token",
+            text(),
+        ));
     PathItem::new(HttpMethod::Get, operation.build())
 }
 
-fn parameter(name: &str, place: ParameterIn, description: &str, schema: utoipa::openapi::Object) -> utoipa::openapi::path::Parameter {
+fn parameter(
+    name: &str,
+    place: ParameterIn,
+    description: &str,
+    schema: utoipa::openapi::Object,
+) -> utoipa::openapi::path::Parameter {
     ParameterBuilder::new()
         .name(name)
         .parameter_in(place)
@@ -102,10 +117,12 @@ fn schema(parameter: &Parameter) -> utoipa::openapi::Object {
     let object = match &parameter.kind {
         Type::Date => object.schema_type(JsonType::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))),
         // A date is accepted too, so no format is promised.
-        Type::DateTime => object.schema_type(JsonType::String).description(Some("RFC 3339 time, or a date: its midnight in UTC")),
-        Type::String => object.schema_type(JsonType::String).max_length(Some(
-            parameter.max.and_then(|max| usize::try_from(max).ok()).unwrap_or(256),
-        )),
+        Type::DateTime => {
+            object.schema_type(JsonType::String).description(Some("RFC 3339 time, or a date: its midnight in UTC"))
+        }
+        Type::String => object
+            .schema_type(JsonType::String)
+            .max_length(Some(parameter.max.and_then(|max| usize::try_from(max).ok()).unwrap_or(256))),
         Type::Enum(words) => object.schema_type(JsonType::String).enum_values(Some(words.clone())),
         Type::UInt32 | Type::Int64 => {
             let format = if parameter.kind == Type::UInt32 { KnownFormat::Int32 } else { KnownFormat::Int64 };
@@ -126,9 +143,10 @@ fn schema(parameter: &Parameter) -> utoipa::openapi::Object {
 }
 
 fn responses() -> utoipa::openapi::Responses {
-    let mut ok = ResponseBuilder::new()
-        .description("The rows")
-        .content(Format::Json.media_type(), ContentBuilder::new().schema(Some(Ref::from_schema_name("ResultSet"))).build());
+    let mut ok = ResponseBuilder::new().description("The rows").content(
+        Format::Json.media_type(),
+        ContentBuilder::new().schema(Some(Ref::from_schema_name("ResultSet"))).build(),
+    );
     for format in [Format::Ndjson, Format::Csv] {
         ok = ok.content(format.media_type(), ContentBuilder::new().schema(Some(Schema::Object(text()))).build());
     }

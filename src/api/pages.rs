@@ -15,7 +15,8 @@ use super::problem::{ApiError, ApiResult, Code};
 use super::query::Query;
 use super::state::State;
 
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const PAGE_POLICY: &str =
+    "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Swagger UI sets styles from its script; `connect-src 'self'` keeps it from asking any other host.
 const DOCS_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
     font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -26,7 +27,7 @@ const CSS: &str = include_str!("../../assets/start.css");
 /// # Errors
 /// 400 for parameters.
 #[get("/")]
-pub async fn start_page(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn start_page(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     let (checks, pipeline) = tokio::join!(health::checks(&state), pipeline::read(&state.shared));
     let mut rows = String::new();
@@ -57,7 +58,13 @@ fn pipeline_rows(rows: &mut String, pipeline: &Pipeline) {
         Some(connector) => {
             let running = connector.state == "RUNNING" && connector.tasks.iter().all(|task| task == "RUNNING");
             let tasks = if connector.tasks.is_empty() { "none".to_owned() } else { connector.tasks.join(", ") };
-            row(rows, "Connector", if running { "ok" } else { "bad" }, &connector.state.to_lowercase(), &format!("tasks: {tasks}"));
+            row(
+                rows,
+                "Connector",
+                if running { "ok" } else { "bad" },
+                &connector.state.to_lowercase(),
+                &format!("tasks: {tasks}"),
+            );
         }
         None => row(rows, "Connector", "unknown", "unknown", "connect.url is not set here"),
     }
@@ -114,7 +121,7 @@ fn escape(text: &str) -> String {
 
 /// The start page's style.
 #[get("/assets/start.css")]
-pub async fn style() -> HttpResponse {
+pub(crate) async fn style() -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/css; charset=utf-8")
         .insert_header((header::CACHE_CONTROL, "public, max-age=300"))
@@ -123,7 +130,7 @@ pub async fn style() -> HttpResponse {
 
 /// `/docs` without its slash.
 #[get("/docs")]
-pub async fn docs_root() -> HttpResponse {
+pub(crate) async fn docs_root() -> HttpResponse {
     HttpResponse::PermanentRedirect().insert_header((header::LOCATION, "/docs/")).finish()
 }
 
@@ -132,9 +139,10 @@ pub async fn docs_root() -> HttpResponse {
 /// # Errors
 /// 404 for a file that it does not have.
 #[get("/docs/{file:.*}")]
-pub async fn docs(file: Path<String>) -> ApiResult<HttpResponse> {
+pub(crate) async fn docs(file: Path<String>) -> ApiResult<HttpResponse> {
     // "none" switches off the badge that would send the document to a public validator.
-    let config = Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true).display_request_duration(true);
+    let config =
+        Config::from("/openapi.json").validator_url("none").try_it_out_enabled(true).display_request_duration(true);
     let served = utoipa_swagger_ui::serve(&file, Arc::new(config)).map_err(ApiError::internal)?;
     let served = served.ok_or_else(|| ApiError::new(Code::NotFound, "the viewer has no such file"))?;
     let mut response = HttpResponse::Ok();
@@ -150,7 +158,7 @@ pub async fn docs(file: Path<String>) -> ApiResult<HttpResponse> {
 
 /// All problem codes.
 #[get("/problems")]
-pub async fn problems() -> HttpResponse {
+pub(crate) async fn problems() -> HttpResponse {
     let mut rows = String::new();
     for code in Code::ALL {
         let name = code.as_str();
@@ -169,7 +177,7 @@ pub async fn problems() -> HttpResponse {
 /// # Errors
 /// 404 for a code that does not exist.
 #[get("/problems/{code}")]
-pub async fn problem(code: Path<String>) -> ApiResult<HttpResponse> {
+pub(crate) async fn problem(code: Path<String>) -> ApiResult<HttpResponse> {
     let found = Code::ALL.iter().find(|known| known.as_str() == *code);
     let code = found.ok_or_else(|| ApiError::new(Code::NotFound, "there is no such problem code"))?;
     let body = format!(

@@ -15,7 +15,7 @@ use crate::catalog::endpoint_parameter::format_moment;
 
 /// State of the pipeline.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Pipeline {
+pub(super) struct Pipeline {
     /// Its name: that of publication, slot and connector.
     #[schema(example = "platform")]
     pub pipeline: String,
@@ -33,7 +33,7 @@ pub struct Pipeline {
 
 /// What is durable in ClickHouse.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct PipelineCheckpoint {
+pub(super) struct PipelineCheckpoint {
     /// Every transaction that committed below this position of PostgreSQL's log is applied.
     #[schema(example = "0/1A2B3C8")]
     pub watermark_lsn: String,
@@ -52,7 +52,7 @@ pub struct PipelineCheckpoint {
 
 /// A mirrored table.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct PipelineTable {
+pub(super) struct PipelineTable {
     /// Its name in `analytics`.
     #[schema(example = "sentiment_social")]
     pub table: String,
@@ -69,7 +69,7 @@ pub struct PipelineTable {
 
 /// The connector, as Kafka Connect tells it. RUNNING is not health: `lag_ms` is.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct PipelineConnector {
+pub(super) struct PipelineConnector {
     /// RUNNING, PAUSED, FAILED, …, or `unregistered` or `unreachable`.
     pub state: String,
     /// The state of each task.
@@ -86,14 +86,14 @@ pub struct PipelineConnector {
     )
 )]
 #[get("/pipeline")]
-pub async fn get_pipeline(state: State, _caller: Caller<Read>, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn get_pipeline(state: State, _caller: Caller<Read>, request: HttpRequest) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     negotiate(&request, &["application/json"])?;
     Ok(HttpResponse::Ok().json(read(&state.shared).await))
 }
 
 /// What is known now.
-pub async fn read(shared: &Shared) -> Pipeline {
+pub(super) async fn read(shared: &Shared) -> Pipeline {
     let seen = shared.replica.last();
     let checkpoint = seen.checkpoint.as_ref().map(|checkpoint| PipelineCheckpoint {
         watermark_lsn: checkpoint.watermark.to_string(),

@@ -13,7 +13,7 @@ use super::problem::{ApiError, ApiResult};
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "lowercase")]
 #[allow(dead_code, reason = "describes the texts of `LABELS` in the OpenAPI document")]
-pub enum Label {
+pub(super) enum Label {
     Positive,
     Neutral,
     Negative,
@@ -21,11 +21,11 @@ pub enum Label {
 }
 
 /// The labels as texts, in the order of the database's check.
-pub const LABELS: [&str; 4] = ["positive", "neutral", "negative", "mixed"];
+pub(super) const LABELS: [&str; 4] = ["positive", "neutral", "negative", "mixed"];
 
 /// A post.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Post {
+pub(super) struct Post {
     /// Given by the database.
     #[schema(example = 4711)]
     pub id: i64,
@@ -79,7 +79,7 @@ pub struct Post {
 
 /// A page of posts.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct PostPage {
+pub(super) struct PostPage {
     /// The posts, in the order that was asked for.
     pub items: Vec<Post>,
     /// Cursor of the next page; null on the last one.
@@ -89,7 +89,7 @@ pub struct PostPage {
 /// What a client may write; `PUT` and `POST` need platform, post_id, content, sentiment_label and posted_at.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "describes the body in the OpenAPI document; `post_input` reads it")]
-pub struct PostInput {
+pub(super) struct PostInput {
     /// Where it was posted; at most 64 bytes.
     #[schema(example = "twitter", max_length = 64, min_length = 1)]
     platform: String,
@@ -141,7 +141,7 @@ pub struct PostInput {
 /// A change of a post (RFC 7396): what is absent stays; null takes a value away.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "describes the body in the OpenAPI document; `post_input` reads it")]
-pub struct PostPatch {
+pub(super) struct PostPatch {
     platform: Option<String>,
     post_id: Option<String>,
     author: Option<String>,
@@ -171,7 +171,7 @@ impl Post {
     ///
     /// # Errors
     /// 500 when a column holds what the API cannot carry, such as a two-dimensional array.
-    pub fn from_row(row: &Row) -> ApiResult<Self> {
+    pub(super) fn from_row(row: &Row) -> ApiResult<Self> {
         Ok(Self {
             id: row.try_get("id")?,
             platform: row.try_get("platform")?,
@@ -201,7 +201,7 @@ impl Post {
     }
 
     /// The value of its `ETag` header.
-    pub fn etag(&self) -> String {
+    pub(super) fn etag(&self) -> String {
         format!("\"{}\"", self.row_version)
     }
 }

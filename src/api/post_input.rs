@@ -45,7 +45,7 @@ enum Absent {
 
 /// A column that clients may write.
 #[derive(Debug)]
-pub struct Column {
+pub(super) struct Column {
     /// Its name in the body and in the table.
     pub name: &'static str,
     kind: Kind,
@@ -82,7 +82,7 @@ const HASHTAG_BYTES_MAX: usize = 512;
 
 /// A value on its way into a column.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Value {
+pub(super) enum Value {
     /// The column's default.
     Default,
     /// `text`, or `jsonb` in text form.
@@ -99,11 +99,11 @@ pub enum Value {
 
 /// The columns to write, in the table's order.
 #[derive(Debug)]
-pub struct Changes(pub Vec<(&'static Column, Value)>);
+pub(super) struct Changes(pub Vec<(&'static Column, Value)>);
 
 impl Column {
     /// How a statement names the value that is its `number`th parameter.
-    pub fn placeholder(&self, number: usize) -> String {
+    pub(super) fn placeholder(&self, number: usize) -> String {
         if self.kind == Kind::Json { format!("${number}::jsonb") } else { format!("${number}") }
     }
 
@@ -152,7 +152,7 @@ impl Column {
 
 impl Value {
     /// The value and the type it is sent as.
-    pub fn bound(&self) -> Option<(&(dyn ToSql + Sync), Type)> {
+    pub(super) fn bound(&self) -> Option<(&(dyn ToSql + Sync), Type)> {
         Some(match self {
             Self::Default => return None,
             Self::Text(text) => (text, Type::TEXT),
@@ -169,7 +169,7 @@ impl Changes {
     ///
     /// # Errors
     /// 422 that names every member that is wrong, unknown, read-only or missing.
-    pub fn whole(members: Members) -> ApiResult<Self> {
+    pub(super) fn whole(members: Members) -> ApiResult<Self> {
         Self::read(members, true)
     }
 
@@ -177,7 +177,7 @@ impl Changes {
     ///
     /// # Errors
     /// As `whole`, but nothing is missing.
-    pub fn patch(members: Members) -> ApiResult<Self> {
+    pub(super) fn patch(members: Members) -> ApiResult<Self> {
         Self::read(members, false)
     }
 
@@ -213,7 +213,7 @@ impl Changes {
     }
 
     /// The new text of `raw`, if it is among the changes.
-    pub fn raw_mut(&mut self) -> Option<&mut String> {
+    pub(super) fn raw_mut(&mut self) -> Option<&mut String> {
         self.0.iter_mut().find_map(|(column, value)| match (column.kind, value) {
             (Kind::Json, Value::Text(Some(text))) => Some(text),
             _ => None,
@@ -238,11 +238,13 @@ fn read_text(text: &str, bytes_max: usize) -> Result<String, Refused> {
 
 fn read_texts(text: &str) -> Result<Value, Refused> {
     let bad = || {
-        Refused(format!("must be a list of at most {HASHTAGS_MAX} strings of at most {HASHTAG_BYTES_MAX} bytes, without U+0000"))
+        Refused(format!(
+            "must be a list of at most {HASHTAGS_MAX} strings of at most {HASHTAG_BYTES_MAX} bytes, without U+0000"
+        ))
     };
     let texts: Vec<String> = json(text).ok_or_else(bad)?;
-    let fits = texts.len() <= HASHTAGS_MAX
-        && texts.iter().all(|text| text.len() <= HASHTAG_BYTES_MAX && !text.contains('\0'));
+    let fits =
+        texts.len() <= HASHTAGS_MAX && texts.iter().all(|text| text.len() <= HASHTAG_BYTES_MAX && !text.contains('\0'));
     if fits { Ok(Value::Texts(texts)) } else { Err(bad()) }
 }
 
@@ -257,7 +259,9 @@ fn read_decimal(text: &str, min: i32, max: i32) -> Result<Value, Refused> {
         .map(|number| number.normalize())
         .filter(|number| number.scale() <= 3 && (Decimal::from(min)..=Decimal::from(max)).contains(number))
         .map(|number| Value::Decimal(Some(number)))
-        .ok_or_else(|| Refused(format!("must be a number from {min} to {max} with at most three decimals, or a string with one")))
+        .ok_or_else(|| {
+            Refused(format!("must be a number from {min} to {max} with at most three decimals, or a string with one"))
+        })
 }
 
 #[cfg(test)]
@@ -275,7 +279,13 @@ mod tests {
                 let problem: serde_json::Value = serde_json::from_slice(&bytes).expect("JSON");
                 let errors = problem["errors"].as_array().expect("errors").iter();
                 Err(errors
-                    .map(|error| FieldError::member(&error["pointer"].as_str().expect("pointer")[1..], "", error["code"].as_str().expect("code")))
+                    .map(|error| {
+                        FieldError::member(
+                            &error["pointer"].as_str().expect("pointer")[1..],
+                            "",
+                            error["code"].as_str().expect("code"),
+                        )
+                    })
                     .collect())
             }
         }
@@ -295,24 +305,30 @@ mod tests {
     fn every_mistake_is_named_at_once() {
         let errors = whole(r#"{"id":1,"platform":"","post_id":7,"content":null,"lang":"a\u0000","sentiment_label":"good","likes":-1,"colour":"red","hashtags":["a",null]}"#)
             .expect_err("wrong");
-        let named: Vec<_> = errors.iter().map(|error| format!("{} {}", error.pointer.as_deref().unwrap_or(""), error.detail)).collect();
-        assert_eq!(named, [
-            "/platform invalid",
-            "/post_id invalid",
-            "/content invalid",
-            "/lang invalid",
-            "/hashtags invalid",
-            "/sentiment_label invalid",
-            "/likes invalid",
-            "/posted_at required",
-            "/colour unknown",
-            "/id read_only",
-        ]);
+        let named: Vec<_> =
+            errors.iter().map(|error| format!("{} {}", error.pointer.as_deref().unwrap_or(""), error.detail)).collect();
+        assert_eq!(
+            named,
+            [
+                "/platform invalid",
+                "/post_id invalid",
+                "/content invalid",
+                "/lang invalid",
+                "/hashtags invalid",
+                "/sentiment_label invalid",
+                "/likes invalid",
+                "/posted_at required",
+                "/colour unknown",
+                "/id read_only",
+            ]
+        );
     }
 
     #[test]
     fn decimals_are_exact_or_refused() {
-        for (text, expected) in [("0.682", "0.682"), ("\"-1\"", "-1"), ("1.000", "1"), ("\"0.5000\"", "0.5"), ("1e-3", "0.001"), ("0", "0")] {
+        for (text, expected) in
+            [("0.682", "0.682"), ("\"-1\"", "-1"), ("1.000", "1"), ("\"0.5000\"", "0.5"), ("1e-3", "0.001"), ("0", "0")]
+        {
             let Ok(Value::Decimal(Some(number))) = read_decimal(text, -1, 1) else { panic!("{text}") };
             assert_eq!(number.to_string(), expected, "{text}");
         }

@@ -25,11 +25,11 @@ const LIMIT_DEFAULT: u32 = 50;
 const LIMIT_MAX: u32 = 200;
 
 /// The header that carries a consistency token.
-pub const TOKEN_HEADER: &str = "x-consistency-token";
+pub(super) const TOKEN_HEADER: &str = "x-consistency-token";
 
 /// The id in a path; anything that is no id does not exist.
 #[derive(Debug, Clone, Copy)]
-pub struct PostId(i64);
+pub(super) struct PostId(i64);
 
 impl FromRequest for PostId {
     type Error = ApiError;
@@ -70,7 +70,12 @@ fn not_found() -> ApiError {
     )
 )]
 #[post("/sentiment-social")]
-pub async fn create_post(state: State, caller: Caller<Write>, request: HttpRequest, payload: Payload) -> ApiResult<HttpResponse> {
+pub(crate) async fn create_post(
+    state: State,
+    caller: Caller<Write>,
+    request: HttpRequest,
+    payload: Payload,
+) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     negotiate(&request, &[JSON])?;
     let prefer = Prefer::of(&request);
@@ -92,7 +97,11 @@ pub async fn create_post(state: State, caller: Caller<Write>, request: HttpReque
     Ok(response.content_type(JSON).body(answer.body))
 }
 
-async fn create(worker: &Worker, post: &Changes, key: Option<&IdempotencyKey>) -> ApiResult<(Answer, Option<Lsn>, bool)> {
+async fn create(
+    worker: &Worker,
+    post: &Changes,
+    key: Option<&IdempotencyKey>,
+) -> ApiResult<(Answer, Option<Lsn>, bool)> {
     let mut client = worker.postgres().await?;
     let Some(key) = key else {
         // Sent one behind the other: the position is asked for after the insert has committed, in one round trip.
@@ -153,7 +162,7 @@ fn creation_error(error: tokio_postgres::Error) -> ApiError {
     )
 )]
 #[get("/sentiment-social")]
-pub async fn list_posts(state: State, _caller: Caller<Read>, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn list_posts(state: State, _caller: Caller<Read>, request: HttpRequest) -> ApiResult<HttpResponse> {
     negotiate(&request, &[JSON])?;
     let mut query = Query::of(&request)?;
     let mut filter = Filter::default();
@@ -212,7 +221,12 @@ fn next_page(request: &HttpRequest, cursor: &str) -> String {
     )
 )]
 #[get("/sentiment-social/{id}")]
-pub async fn get_post(state: State, _caller: Caller<Read>, id: PostId, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn get_post(
+    state: State,
+    _caller: Caller<Read>,
+    id: PostId,
+    request: HttpRequest,
+) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     negotiate(&request, &[JSON])?;
     let row = state.limited(async { Ok(posts_sql::find(&state.postgres().await?, id.0).await?) }).await?;
@@ -244,7 +258,7 @@ pub async fn get_post(state: State, _caller: Caller<Read>, id: PostId, request: 
     )
 )]
 #[patch("/sentiment-social/{id}")]
-pub async fn patch_post(
+pub(crate) async fn patch_post(
     state: State,
     _caller: Caller<Write>,
     id: PostId,
@@ -278,7 +292,7 @@ pub async fn patch_post(
     )
 )]
 #[put("/sentiment-social/{id}")]
-pub async fn put_post(
+pub(crate) async fn put_post(
     state: State,
     _caller: Caller<Write>,
     id: PostId,
@@ -291,7 +305,13 @@ pub async fn put_post(
     change(&state, id, &request, Changes::whole(Members::parse(&body)?)?, false).await
 }
 
-async fn change(state: &Worker, id: PostId, request: &HttpRequest, mut changes: Changes, merge: bool) -> ApiResult<HttpResponse> {
+async fn change(
+    state: &Worker,
+    id: PostId,
+    request: &HttpRequest,
+    mut changes: Changes,
+    merge: bool,
+) -> ApiResult<HttpResponse> {
     let if_match = IfMatch::of(request)?;
     let prefer = Prefer::of(request);
     let work = async {
@@ -333,7 +353,12 @@ async fn change(state: &Worker, id: PostId, request: &HttpRequest, mut changes: 
     )
 )]
 #[delete("/sentiment-social/{id}")]
-pub async fn delete_post(state: State, _caller: Caller<Write>, id: PostId, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn delete_post(
+    state: State,
+    _caller: Caller<Write>,
+    id: PostId,
+    request: HttpRequest,
+) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     let if_match = IfMatch::of(&request)?;
     let work = async {

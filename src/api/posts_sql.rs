@@ -7,29 +7,30 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::GenericClient as Cached;
-use tokio_postgres::{GenericClient, Row};
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{GenericClient, Row};
 
 use super::post_input::Changes;
 use crate::domain::Lsn;
 
 /// The columns of `Post`.
-pub const COLUMNS: &str = "id, platform, post_id, author, content, lang, topic, hashtags, sentiment_label, sentiment_score, \
+pub(super) const COLUMNS: &str = "id, platform, post_id, author, content, lang, topic, hashtags, sentiment_label, sentiment_score, \
     confidence, likes, replies, shares, model_name, raw::text as raw, posted_at, created_at, updated_at, row_version";
 
 /// Name of the constraint that makes (platform, post_id) unique.
-pub const UNIQUE: &str = "sentiment_social_platform_post_id_key";
+pub(super) const UNIQUE: &str = "sentiment_social_platform_post_id_key";
 
 type DriverResult<T> = Result<T, tokio_postgres::Error>;
 
 /// One post.
-pub async fn find(client: &impl Cached, id: i64) -> DriverResult<Option<Row>> {
-    let statement = client.prepare_cached(&format!("select {COLUMNS} from public.sentiment_social where id = $1")).await?;
+pub(super) async fn find(client: &impl Cached, id: i64) -> DriverResult<Option<Row>> {
+    let statement =
+        client.prepare_cached(&format!("select {COLUMNS} from public.sentiment_social where id = $1")).await?;
     client.query_opt(&statement, &[&id]).await
 }
 
 /// Inserts a whole post and returns it.
-pub async fn insert(client: &impl GenericClient, post: &Changes) -> DriverResult<Row> {
+pub(super) async fn insert(client: &impl GenericClient, post: &Changes) -> DriverResult<Row> {
     let mut bound = Bound::default();
     let (mut names, mut values) = (String::new(), String::new());
     for (column, value) in &post.0 {
@@ -44,7 +45,7 @@ pub async fn insert(client: &impl GenericClient, post: &Changes) -> DriverResult
 }
 
 /// Writes `changes` into a post and returns it. Without changes nothing is written.
-pub async fn update(client: &impl GenericClient, id: i64, changes: &Changes) -> DriverResult<Option<Row>> {
+pub(super) async fn update(client: &impl GenericClient, id: i64, changes: &Changes) -> DriverResult<Option<Row>> {
     if changes.0.is_empty() {
         let sql = format!("select {COLUMNS} from public.sentiment_social where id = $1");
         return client.query_typed_opt(&sql, &[(&id, Type::INT8)]).await;
@@ -61,34 +62,34 @@ pub async fn update(client: &impl GenericClient, id: i64, changes: &Changes) -> 
 }
 
 /// Locks a post and returns its `row_version` and `raw`.
-pub async fn lock(client: &impl Cached, id: i64) -> DriverResult<Option<Row>> {
+pub(super) async fn lock(client: &impl Cached, id: i64) -> DriverResult<Option<Row>> {
     let sql = "select row_version, raw::text as raw from public.sentiment_social where id = $1 for update";
     let statement = client.prepare_cached(sql).await?;
     client.query_opt(&statement, &[&id]).await
 }
 
 /// Deletes a post.
-pub async fn delete(client: &impl Cached, id: i64) -> DriverResult<()> {
+pub(super) async fn delete(client: &impl Cached, id: i64) -> DriverResult<()> {
     let statement = client.prepare_cached("delete from public.sentiment_social where id = $1").await?;
     client.execute(&statement, &[&id]).await.map(drop)
 }
 
 /// The position after everything that was committed on this connection: the token's. Ask after the commit.
-pub async fn position(client: &impl Cached) -> DriverResult<Option<Lsn>> {
+pub(super) async fn position(client: &impl Cached) -> DriverResult<Option<Lsn>> {
     let statement = client.prepare_cached("select pg_current_wal_insert_lsn()::text").await?;
     let text: String = client.query_one(&statement, &[]).await?.try_get(0)?;
     Ok(text.parse().ok())
 }
 
 /// Writes a message into the log that reaches the sink like a change, so that the watermark passes what came before it.
-pub async fn emit_barrier(client: &impl Cached) -> DriverResult<()> {
+pub(super) async fn emit_barrier(client: &impl Cached) -> DriverResult<()> {
     let statement = client.prepare_cached("select pg_logical_emit_message(true, 'platform.barrier', '')").await?;
     client.execute(&statement, &[]).await.map(drop)
 }
 
 /// What a list shows.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Filter {
+pub(super) struct Filter {
     /// Exact values of columns; the names are ours.
     pub equal: Vec<(&'static str, String)>,
     /// First `posted_at`.
@@ -100,7 +101,7 @@ pub struct Filter {
 }
 
 /// The posts behind `after` in the filter's order, at most `limit`.
-pub async fn list(
+pub(super) async fn list(
     client: &impl GenericClient,
     filter: &Filter,
     after: Option<(DateTime<Utc>, i64)>,

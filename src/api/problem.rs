@@ -11,37 +11,37 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 /// Shorthand of every handler.
-pub type ApiResult<T> = Result<T, ApiError>;
+pub(super) type ApiResult<T> = Result<T, ApiError>;
 
 macro_rules! codes {
     ($($variant:ident $code:literal $status:ident $title:literal $help:literal;)+) => {
         /// Every kind of problem that the API answers.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Code {
+        pub(super) enum Code {
             $(#[doc = $title] $variant,)+
         }
 
         impl Code {
             /// All of them.
-            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+            pub(super) const ALL: &[Self] = &[$(Self::$variant,)+];
 
             /// The stable word that programs compare.
-            pub fn as_str(self) -> &'static str {
+            pub(super) fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $code,)+ }
             }
 
             /// The HTTP status it is answered with.
-            pub fn status(self) -> StatusCode {
+            pub(super) fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status,)+ }
             }
 
             /// What happened, the same text for every occurrence.
-            pub fn title(self) -> &'static str {
+            pub(super) fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title,)+ }
             }
 
             /// What the client can do about it.
-            pub fn help(self) -> &'static str {
+            pub(super) fn help(self) -> &'static str {
                 match self { $(Self::$variant => $help,)+ }
             }
         }
@@ -81,7 +81,7 @@ codes! {
 
 /// One thing that is wrong with a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct FieldError {
+pub(super) struct FieldError {
     /// JSON pointer of a member of the body.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "/sentiment_score")]
@@ -97,20 +97,20 @@ pub struct FieldError {
 
 impl FieldError {
     /// About a member of the body.
-    pub fn member(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn member(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
         let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
         Self { pointer: Some(pointer), parameter: None, code, detail: detail.into() }
     }
 
     /// About a query parameter.
-    pub fn parameter(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(super) fn parameter(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
         Self { pointer: None, parameter: Some(name.to_owned()), code, detail: detail.into() }
     }
 }
 
 /// The body of every error, `application/problem+json` (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Problem {
+pub(super) struct Problem {
     /// Page that explains the code.
     #[serde(rename = "type")]
     #[schema(example = "/problems/not-found")]
@@ -135,7 +135,7 @@ pub struct Problem {
 
 /// A problem on its way to the client.
 #[derive(Debug)]
-pub struct ApiError {
+pub(super) struct ApiError {
     code: Code,
     detail: String,
     errors: Vec<FieldError>,
@@ -145,33 +145,36 @@ pub struct ApiError {
 
 impl ApiError {
     /// With the text that belongs to this occurrence.
-    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), cause: None }
     }
 
     /// A problem of several parameters or members.
-    pub fn fields(code: Code, errors: Vec<FieldError>) -> Self {
-        let named: Vec<&str> =
-            errors.iter().filter_map(|error| error.parameter.as_deref().or(error.pointer.as_deref())).take(10).collect();
+    pub(super) fn fields(code: Code, errors: Vec<FieldError>) -> Self {
+        let named: Vec<&str> = errors
+            .iter()
+            .filter_map(|error| error.parameter.as_deref().or(error.pointer.as_deref()))
+            .take(10)
+            .collect();
         let detail = format!("wrong: {}", named.join(", "));
         Self { errors, ..Self::new(code, detail) }
     }
 
     /// A defect of this program or of a file of it. `cause` goes to the log only.
-    pub fn internal(cause: impl fmt::Display) -> Self {
+    pub(super) fn internal(cause: impl fmt::Display) -> Self {
         Self::new(Code::Internal, "the log has the cause under this request_id").because(cause)
     }
 
     /// Keeps a cause for the log. It must not hold values of rows.
     #[must_use]
-    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+    pub(super) fn because(mut self, cause: impl fmt::Display) -> Self {
         self.cause = Some(cause.to_string());
         self
     }
 
     /// Adds a header to the answer.
     #[must_use]
-    pub fn header(mut self, name: HeaderName, value: impl fmt::Display) -> Self {
+    pub(super) fn header(mut self, name: HeaderName, value: impl fmt::Display) -> Self {
         if let Ok(value) = HeaderValue::from_str(&value.to_string()) {
             self.headers.push((name, value));
         }
@@ -180,22 +183,22 @@ impl ApiError {
 
     /// Adds `Retry-After`.
     #[must_use]
-    pub fn retry_after(self, seconds: u32) -> Self {
+    pub(super) fn retry_after(self, seconds: u32) -> Self {
         self.header(header::RETRY_AFTER, seconds)
     }
 
     /// Its code.
-    pub fn code(&self) -> Code {
+    pub(super) fn code(&self) -> Code {
         self.code
     }
 
     /// What the log should have and the client must not.
-    pub fn cause(&self) -> Option<&str> {
+    pub(super) fn cause(&self) -> Option<&str> {
         self.cause.as_deref()
     }
 
     /// The answer to the client.
-    pub fn respond(&self, instance: &str, request_id: &str) -> HttpResponse {
+    pub(super) fn respond(&self, instance: &str, request_id: &str) -> HttpResponse {
         let problem = Problem {
             kind: format!("/problems/{}", self.code.as_str()),
             title: self.code.title(),
@@ -210,9 +213,7 @@ impl ApiError {
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.clone()));
         }
-        response
-            .content_type("application/problem+json")
-            .body(serde_json::to_vec(&problem).unwrap_or_default())
+        response.content_type("application/problem+json").body(serde_json::to_vec(&problem).unwrap_or_default())
     }
 }
 

@@ -9,7 +9,7 @@ use crate::catalog::endpoint_parameter::{Refused, parse_moment};
 
 /// The parameters of a request that nobody has asked for yet, and what was found wrong so far.
 #[derive(Debug)]
-pub struct Query {
+pub(super) struct Query {
     pairs: Vec<(String, String)>,
     known: Vec<String>,
     errors: Vec<FieldError>,
@@ -20,9 +20,10 @@ impl Query {
     ///
     /// # Errors
     /// 400 when the query string cannot be decoded.
-    pub fn of(request: &HttpRequest) -> ApiResult<Self> {
-        let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string())
-            .map_err(|_| ApiError::new(Code::BadRequest, "the query string is not of the form name=value&name=value"))?;
+    pub(super) fn of(request: &HttpRequest) -> ApiResult<Self> {
+        let pairs = web::Query::<Vec<(String, String)>>::from_query(request.query_string()).map_err(|_| {
+            ApiError::new(Code::BadRequest, "the query string is not of the form name=value&name=value")
+        })?;
         Ok(Self { pairs: pairs.into_inner(), known: Vec::new(), errors: Vec::new() })
     }
 
@@ -30,12 +31,12 @@ impl Query {
     ///
     /// # Errors
     /// 400 that names them.
-    pub fn none(request: &HttpRequest) -> ApiResult<()> {
+    pub(super) fn none(request: &HttpRequest) -> ApiResult<()> {
         if request.query_string().is_empty() { Ok(()) } else { Self::of(request)?.finish() }
     }
 
     /// The text of `name`, if it was given.
-    pub fn text(&mut self, name: &str) -> Option<String> {
+    pub(super) fn text(&mut self, name: &str) -> Option<String> {
         self.known.push(name.to_owned());
         let mut given = self.pairs.extract_if(.., |(key, _)| key == name).map(|(_, value)| value);
         let first = given.next();
@@ -47,7 +48,7 @@ impl Query {
     }
 
     /// `name` read by `read`.
-    pub fn parsed<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, Refused>) -> Option<T> {
+    pub(super) fn parsed<T>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, Refused>) -> Option<T> {
         let text = self.text(name)?;
         match read(&text) {
             Ok(value) => Some(value),
@@ -59,7 +60,7 @@ impl Query {
     }
 
     /// A text that filters: not empty, without U+0000, which PostgreSQL cannot compare.
-    pub fn filter(&mut self, name: &str) -> Option<String> {
+    pub(super) fn filter(&mut self, name: &str) -> Option<String> {
         self.parsed(name, |text| {
             if text.is_empty() || text.contains('\0') {
                 return Err(Refused("must not be empty and must not contain U+0000".to_owned()));
@@ -69,12 +70,12 @@ impl Query {
     }
 
     /// A moment (RFC 3339 or a date).
-    pub fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
+    pub(super) fn moment(&mut self, name: &str) -> Option<DateTime<Utc>> {
         self.parsed(name, parse_moment)
     }
 
     /// One of `words`.
-    pub fn word(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
+    pub(super) fn word(&mut self, name: &str, words: &[&'static str]) -> Option<&'static str> {
         self.parsed(name, |text| {
             let found = words.iter().find(|word| **word == text);
             found.copied().ok_or_else(|| Refused(format!("must be one of {}", words.join(", "))))
@@ -82,7 +83,7 @@ impl Query {
     }
 
     /// A whole number of `range`.
-    pub fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
+    pub(super) fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
         self.parsed(name, |text| {
             let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             let number = plain.then(|| text.parse().ok()).flatten().filter(|number| range.contains(number));
@@ -91,7 +92,7 @@ impl Query {
     }
 
     /// Notes that `name` is wrong.
-    pub fn refuse(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
+    pub(super) fn refuse(&mut self, name: &str, code: &'static str, detail: impl Into<String>) {
         self.errors.push(FieldError::parameter(name, code, detail));
     }
 
@@ -99,7 +100,7 @@ impl Query {
     ///
     /// # Errors
     /// 400 with everything that is wrong, unknown parameters included.
-    pub fn finish(mut self) -> ApiResult<()> {
+    pub(super) fn finish(mut self) -> ApiResult<()> {
         self.pairs.sort();
         self.pairs.dedup_by(|a, b| a.0 == b.0);
         for (name, _) in &self.pairs {

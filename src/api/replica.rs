@@ -24,7 +24,7 @@ const FIRST_LOG: u16 = 1;
 
 /// What the poller saw.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub(super) struct Seen {
     /// When the look began; nothing seen is older.
     pub began: Instant,
     /// The newest checkpoint; `None` before the first load.
@@ -39,7 +39,7 @@ pub struct Seen {
 
 /// What a mirrored table is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableState {
+pub(super) struct TableState {
     /// `loading`, `halted`, …
     pub state: String,
     /// Why, for people.
@@ -54,25 +54,31 @@ pub struct TableState {
 
 impl Seen {
     fn nothing() -> Self {
-        Self { began: Instant::now(), checkpoint: None, log: FIRST_LOG, tables: BTreeMap::new(), error: Some("not asked yet".to_owned()) }
+        Self {
+            began: Instant::now(),
+            checkpoint: None,
+            log: FIRST_LOG,
+            tables: BTreeMap::new(),
+            error: Some("not asked yet".to_owned()),
+        }
     }
 
     /// Milliseconds from the newest applied commit to `now`; heartbeats keep it small while nothing else happens.
-    pub fn lag_ms(&self, now: DateTime<Utc>) -> Option<i64> {
+    pub(super) fn lag_ms(&self, now: DateTime<Utc>) -> Option<i64> {
         self.checkpoint.as_ref().map(|checkpoint| (now - checkpoint.committed_at).num_milliseconds().max(0))
     }
 }
 
 /// Reader of what the poller sees.
 #[derive(Debug, Clone)]
-pub struct Replica {
+pub(super) struct Replica {
     seen: watch::Receiver<Arc<Seen>>,
     wanted: Arc<Notify>,
 }
 
 impl Replica {
     /// Starts the poller on the current runtime; it ends with `shutdown`.
-    pub fn start(clickhouse: ClickHouse, pipeline: String, shutdown: &Shutdown) -> Self {
+    pub(super) fn start(clickhouse: ClickHouse, pipeline: String, shutdown: &Shutdown) -> Self {
         let (sender, seen) = watch::channel(Arc::new(Seen::nothing()));
         let wanted = Arc::new(Notify::new());
         let replica = Self { seen, wanted: Arc::clone(&wanted) };
@@ -96,12 +102,12 @@ impl Replica {
     }
 
     /// What was seen last, at most about a second ago.
-    pub fn last(&self) -> Arc<Seen> {
+    pub(super) fn last(&self) -> Arc<Seen> {
         Arc::clone(&self.seen.borrow())
     }
 
     /// What is seen by a look that begins from now on.
-    pub async fn fresh(&self, deadline: Instant) -> Arc<Seen> {
+    pub(super) async fn fresh(&self, deadline: Instant) -> Arc<Seen> {
         let since = Instant::now();
         let mut seen = self.seen.clone();
         self.wanted.notify_one();

@@ -17,7 +17,7 @@ const BYTES_MAX: &str = "67108864";
 
 /// How an answer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(super) enum Format {
     /// One JSON object with columns and types.
     Json,
     /// One JSON object a row.
@@ -28,10 +28,10 @@ pub enum Format {
 
 impl Format {
     /// All of them, the default first.
-    pub const ALL: [Self; 3] = [Self::Json, Self::Ndjson, Self::Csv];
+    pub(super) const ALL: [Self; 3] = [Self::Json, Self::Ndjson, Self::Csv];
 
     /// Value of the parameter `format`.
-    pub fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Self::Json => "json",
             Self::Ndjson => "ndjson",
@@ -40,7 +40,7 @@ impl Format {
     }
 
     /// Media type in `Accept` and `Content-Type`.
-    pub fn media_type(self) -> &'static str {
+    pub(super) fn media_type(self) -> &'static str {
         match self {
             Self::Json => "application/json",
             Self::Ndjson => "application/x-ndjson",
@@ -59,7 +59,7 @@ impl Format {
 
 /// A column of an answer.
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
-pub struct ColumnMeta {
+pub(super) struct ColumnMeta {
     /// Its name.
     #[schema(example = "posts")]
     pub name: String,
@@ -71,7 +71,7 @@ pub struct ColumnMeta {
 
 /// What an answer cost.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub struct Statistics {
+pub(super) struct Statistics {
     /// Milliseconds from the question to the answer of ClickHouse.
     pub elapsed_ms: f64,
     /// Rows that ClickHouse read.
@@ -81,7 +81,7 @@ pub struct Statistics {
 
 /// Answer of an analytics endpoint.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ResultSet {
+pub(super) struct ResultSet {
     /// The columns, in order.
     pub meta: Vec<ColumnMeta>,
     /// The rows, each an object with the columns' names. Decimals are strings; integers are numbers.
@@ -95,7 +95,7 @@ pub struct ResultSet {
 
 /// Rows as ClickHouse wrote their values; written as objects.
 #[derive(Debug)]
-pub struct Rows {
+pub(super) struct Rows {
     columns: Vec<(String, bool)>,
     rows: Vec<Vec<Box<RawValue>>>,
 }
@@ -118,7 +118,12 @@ struct Cost {
 ///
 /// # Errors
 /// Those of ClickHouse, as problems; 422 when the answer would be too large.
-pub async fn select(clickhouse: &ClickHouse, sql: &str, parameters: &[(&str, Option<&str>)], format: Format) -> ApiResult<Bytes> {
+pub(super) async fn select(
+    clickhouse: &ClickHouse,
+    sql: &str,
+    parameters: &[(&str, Option<&str>)],
+    format: Format,
+) -> ApiResult<Bytes> {
     // 64-bit integers are quoted only where we take the quotes away again: a float in between would round them.
     let quoted = if format == Format::Json { "1" } else { "0" };
     let settings = [
@@ -137,7 +142,7 @@ pub async fn select(clickhouse: &ClickHouse, sql: &str, parameters: &[(&str, Opt
 ///
 /// # Errors
 /// 500 when ClickHouse's answer cannot be read.
-pub fn result_set(bytes: &[u8], elapsed: Duration) -> ApiResult<ResultSet> {
+pub(super) fn result_set(bytes: &[u8], elapsed: Duration) -> ApiResult<ResultSet> {
     let compact: Compact = serde_json::from_slice(bytes).map_err(ApiError::internal)?;
     let columns = compact.meta.iter().map(|column| (column.name.clone(), is_integer(&column.kind))).collect();
     let statistics = Statistics {

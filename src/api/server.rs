@@ -106,7 +106,8 @@ async fn listen(api: &config::Api) -> anyhow::Result<TcpListener> {
     let found = tokio::net::lookup_host(&api.bind).await.map_err(|error| wrong(format!("{error}; write HOST:PORT")))?;
     let addresses: Vec<SocketAddr> = found.collect();
     if api.auth == Auth::Off && !addresses.iter().all(|address| address.ip().is_loopback()) {
-        let text = "api.auth is \"off\": then api.bind must be a loopback address, or anybody on the network could write";
+        let text =
+            "api.auth is \"off\": then api.bind must be a loopback address, or anybody on the network could write";
         return Err(Failure::Config(text.to_owned()).into());
     }
     let listener = TcpListener::bind(addresses.as_slice()).map_err(|error| wrong(error.to_string()))?;

@@ -17,13 +17,13 @@ use crate::store::clickhouse::ClickHouse;
 use crate::store::pool::{Connection, Pool, Status};
 
 /// Extractor of the worker's state.
-pub type State = web::Data<Worker>;
+pub(super) type State = web::Data<Worker>;
 
 /// Time over the databases' own limit after which the API stops to wait for them.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// One a process.
-pub struct Shared {
+pub(super) struct Shared {
     /// `[api]`
     pub settings: config::Api,
     /// Name of the pipeline whose checkpoints tell how fresh the mirror is.
@@ -54,7 +54,7 @@ pub struct Shared {
 
 /// One an actix worker.
 #[derive(Debug)]
-pub struct Worker {
+pub(super) struct Worker {
     /// What all workers share.
     pub shared: Arc<Shared>,
     /// This worker's connections.
@@ -63,23 +63,26 @@ pub struct Worker {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("settings", &self.settings).field("pipeline", &self.pipeline).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("settings", &self.settings)
+            .field("pipeline", &self.pipeline)
+            .finish_non_exhaustive()
     }
 }
 
 impl Shared {
     /// Longest that a query may take in either database.
-    pub fn query_timeout(&self) -> Duration {
+    pub(super) fn query_timeout(&self) -> Duration {
         Duration::from_millis(self.settings.query_timeout_ms)
     }
 
     /// Whether the process is about to end.
-    pub fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 
     /// Connections of all workers together.
-    pub fn pool_status(&self) -> Status {
+    pub(super) fn pool_status(&self) -> Status {
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         pools.iter().map(Pool::status).fold(Status::default(), |sum, one| Status {
             limit: sum.limit + one.limit,
@@ -95,7 +98,7 @@ impl Worker {
     ///
     /// # Errors
     /// 503 when none is free in time or PostgreSQL is away.
-    pub async fn postgres(&self) -> ApiResult<Connection> {
+    pub(super) async fn postgres(&self) -> ApiResult<Connection> {
         Ok(self.pool.get().await?)
     }
 
@@ -103,7 +106,7 @@ impl Worker {
     ///
     /// # Errors
     /// Those of the work, or 504.
-    pub async fn limited<T>(&self, work: impl Future<Output = ApiResult<T>>) -> ApiResult<T> {
+    pub(super) async fn limited<T>(&self, work: impl Future<Output = ApiResult<T>>) -> ApiResult<T> {
         let limit = self.shared.query_timeout() + GRACE;
         tokio::time::timeout(limit, work).await.map_err(|_| timeout().because("no answer from the database"))?
     }

@@ -23,7 +23,7 @@ const AGGREGATE: &str = "sentiment_daily";
 
 /// One day's build.
 #[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct Build {
+pub(super) struct Build {
     /// The day, in UTC.
     #[schema(example = "2014-01-01")]
     pub day: String,
@@ -44,7 +44,7 @@ pub struct Build {
 
 /// Daily statistics.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct DailyStatistics {
+pub(super) struct DailyStatistics {
     /// The columns, in order.
     pub meta: Vec<ColumnMeta>,
     /// The rows, each an object with the columns' names.
@@ -83,7 +83,7 @@ pub struct DailyStatistics {
     )
 )]
 #[get("/stats/daily")]
-pub async fn get_daily(state: State, _caller: Caller<Read>, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn get_daily(state: State, _caller: Caller<Read>, request: HttpRequest) -> ApiResult<HttpResponse> {
     negotiate(&request, &["application/json"])?;
     if consistency::token(request.headers())?.is_some() {
         return Err(ApiError::new(Code::TokenNotSupported, "statistics show what their builds had seen"));
@@ -107,7 +107,13 @@ pub async fn get_daily(state: State, _caller: Caller<Read>, request: HttpRequest
         response.insert_header(("x-data-as-of", oldest));
     }
     let builds = builds.into_iter().map(|(_, build)| build).collect();
-    Ok(response.json(DailyStatistics { meta: set.meta, data: set.data, rows: set.rows, statistics: set.statistics, builds }))
+    Ok(response.json(DailyStatistics {
+        meta: set.meta,
+        data: set.data,
+        rows: set.rows,
+        statistics: set.statistics,
+        builds,
+    }))
 }
 
 async fn builds(state: &State, parameters: &[(&str, Option<&str>)]) -> ApiResult<Vec<(Lsn, Build)>> {
@@ -126,7 +132,12 @@ async fn builds(state: &State, parameters: &[(&str, Option<&str>)]) -> ApiResult
     let sql = "select bucket, build_id, as_of_lsn, built_at, rows_in, rows_out from platform.builds final \
                where aggregate = {aggregate:String} and bucket >= {from:Date32} and bucket < {to:Date32} order by bucket";
     let mut bound = vec![("aggregate", AGGREGATE)];
-    bound.extend(parameters.iter().filter(|(name, _)| matches!(*name, "from" | "to")).filter_map(|(name, value)| Some((*name, (*value)?))));
+    bound.extend(
+        parameters
+            .iter()
+            .filter(|(name, _)| matches!(*name, "from" | "to"))
+            .filter_map(|(name, value)| Some((*name, (*value)?))),
+    );
     let rows: Vec<Row> = state.shared.clickhouse.fetch_all(sql, &bound).await?;
     let builds = rows.into_iter().map(|row| {
         let lsn = Lsn::new(row.as_of_lsn);

@@ -140,7 +140,9 @@ fn parse_parameter(rest: &str) -> Result<Parameter, String> {
     let mut word = |what: &str| words.next().ok_or_else(|| format!("{what} is missing"));
     let name = word("the parameter's name")?;
     if !is_name(name, '_') || RESERVED.contains(&name) {
-        return Err(format!("{name:?} cannot be a parameter's name: lower-case letters, digits and underscores, not `format`"));
+        return Err(format!(
+            "{name:?} cannot be a parameter's name: lower-case letters, digits and underscores, not `format`"
+        ));
     }
     let kind = parse_type(word("the type")?)?;
     let presence = match word("required, optional or default")? {
@@ -156,7 +158,9 @@ fn parse_parameter(rest: &str) -> Result<Parameter, String> {
         match bound {
             "min" if kind.is_number() => min = Some(number),
             "max" if kind.is_number() || kind == Type::String => max = Some(number),
-            other => return Err(format!("{other:?} does not go with {kind}: numbers have min and max, String has max")),
+            other => {
+                return Err(format!("{other:?} does not go with {kind}: numbers have min and max, String has max"));
+            }
         }
     }
     let parameter =
@@ -205,7 +209,9 @@ fn check_placeholders(endpoint: &Endpoint, text: &str, header_lines: usize) -> R
         }
     }
     match endpoint.parameters.iter().find(|parameter| !used.contains(&parameter.name.as_str())) {
-        Some(unused) => Err((header_lines, format!("the SELECT does not use {{{}:{}}}", unused.name, unused.clickhouse()))),
+        Some(unused) => {
+            Err((header_lines, format!("the SELECT does not use {{{}:{}}}", unused.name, unused.clickhouse())))
+        }
         None => Ok(()),
     }
 }
@@ -248,12 +254,10 @@ mod tests {
         let endpoint = Endpoint::parse("posts-by-topic", GOOD).expect("good");
         assert_eq!(endpoint.description, "One two.");
         assert_eq!(endpoint.tables, ["posts"]);
-        assert_eq!(endpoint.parameters.iter().map(Parameter::clickhouse).collect::<Vec<_>>(), [
-            "DateTime64(6, 'UTC')",
-            "DateTime64(6, 'UTC')",
-            "UInt32",
-            "Nullable(String)"
-        ]);
+        assert_eq!(
+            endpoint.parameters.iter().map(Parameter::clickhouse).collect::<Vec<_>>(),
+            ["DateTime64(6, 'UTC')", "DateTime64(6, 'UTC')", "UInt32", "Nullable(String)"]
+        );
         assert!(endpoint.sql.starts_with("select"), "{}", endpoint.sql);
     }
 

@@ -147,7 +147,10 @@ impl Parameter {
 pub fn parse_date(text: &str) -> Result<NaiveDate, Refused> {
     let bad = || Refused("must be a date from 1900-01-01 to 2299-12-31, written YYYY-MM-DD".to_owned());
     let plain = text.len() == 10
-        && text.bytes().enumerate().all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() });
+        && text
+            .bytes()
+            .enumerate()
+            .all(|(at, byte)| if at == 4 || at == 7 { byte == b'-' } else { byte.is_ascii_digit() });
     if !plain || !("1900-01-01"..="2299-12-31").contains(&text) {
         return Err(bad());
     }

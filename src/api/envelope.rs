@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::error::InternalError;
 use actix_web::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
@@ -27,7 +28,7 @@ const SECURITY_HEADERS: [(HeaderName, &str); 5] = [
 /// Wraps a request and its answer. Runs outermost, so that nothing leaves without it.
 ///
 /// # Errors
-/// None: what went wrong inside becomes a problem body.
+/// What fails outside of handlers, with its problem body as the answer.
 pub(super) async fn envelope<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
@@ -40,16 +41,16 @@ pub(super) async fn envelope<B: MessageBody + 'static>(
         // The answer to HEAD is that to GET; the encoder remembers what was asked and sends no body.
         request.head_mut().method = Method::GET;
     }
-    let http_request = request.request().clone();
-    let answered = next.call(request).await;
-    let mut response = match answered {
+    let mut response = match next.call(request).await {
         Ok(response) if response.status().is_client_error() || response.status().is_server_error() => {
             problem_of(response, &path, &id)
         }
         Ok(response) => response.map_into_left_body(),
         Err(error) => {
-            let answer = as_problem(&error, &path, &id);
-            ServiceResponse::new(http_request, answer.map_into_right_body())
+            // No handler's error: those are responses already. Without the request, so only the answer can be made.
+            let mut answer = as_problem(&error, &path, &id);
+            finish_headers(answer.headers_mut(), &id);
+            return Err(InternalError::from_response(error, answer).into());
         }
     };
     let route = response.request().match_pattern().unwrap_or_else(|| "unmatched".to_owned());

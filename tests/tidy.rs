@@ -1,4 +1,5 @@
 //! Style as a test: directions of imports, sizes of files, words that do not belong.
+#![allow(clippy::expect_used, clippy::string_slice, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::path::{Path, PathBuf};
 

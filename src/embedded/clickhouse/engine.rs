@@ -98,7 +98,8 @@ impl Engine {
     /// while it grows (211 MB of JSON were seen to take 1.3 GB), and text is longer than the values it shows.
     pub(super) fn unstreamed_limits(&self, format: &str) -> [(&'static str, u64); 2] {
         let memory = self.memory_mb_max << 20;
-        let compact = ["arrow", "arrowstream", "parquet", "orc", "avro"].contains(&format.to_ascii_lowercase().as_str());
+        let compact =
+            ["arrow", "arrowstream", "parquet", "orc", "avro"].contains(&format.to_ascii_lowercase().as_str());
         let (bytes, rows) = if compact { (memory / 8, memory / 64) } else { (memory / 32, memory / 512) };
         [("max_result_bytes", bytes), ("max_result_rows", rows)]
     }

@@ -114,10 +114,13 @@ fn printed(name: String, kind: String, not_null: bool) -> Printed {
             let scale = kind.trim_end_matches(')').rsplit(',').next().expect("a scale");
             (format!("{pg}::text"), format!("toDecimalString({ch}, {scale})"))
         }
+        // A cast to text would drop the padding, which is part of the value.
+        kind if kind.starts_with("character(") => (format!("convert_from(bpcharsend({pg}), 'UTF8')"), ch.clone()),
         "bytea" => (format!("encode({pg}, 'hex')"), format!("lower(hex({ch}))")),
-        "double precision" => {
-            (format!("encode(float8send({pg}), 'hex')"), format!("lower(hex(reverse(reinterpretAsString({ch}))))"))
-        }
+        "double precision" => (
+            format!("encode(float8send({pg}), 'hex')"),
+            format!("leftPad(lower(hex(reinterpretAsUInt64({ch}))), 16, '0')"),
+        ),
         // JSON text is what both sides can print; one that may be NULL is stored as such.
         kind if kind.ends_with("[]") && not_null => {
             (format!("to_jsonb({pg})::text"), format!("replaceAll(toJSONString({ch}), ',', ', ')"))

@@ -16,6 +16,8 @@ mod codec;
 mod column;
 mod ddl;
 mod decimal;
+pub mod endpoint;
+pub mod endpoint_parameter;
 mod json_row;
 mod pg_type;
 mod table;

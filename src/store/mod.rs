@@ -8,7 +8,7 @@ pub mod kafka;
 pub mod lease;
 pub mod migrate;
 pub mod mirror;
-
+pub mod pool;
 pub mod postgres;
 pub mod posts;
 pub mod replication;

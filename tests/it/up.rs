@@ -44,6 +44,8 @@ async fn stopping_and_starting_again_keeps_the_data() {
     assert_eq!(row.get::<_, i32>(0), 7);
     assert_eq!(stack.api_key(), key, "secrets are made once");
     assert_ne!(stack.postgres_url(), port, "a port chosen as 0 is new at each start");
+    assert!(stack.stop_by(Signal::SIGHUP).success(), "a terminal that is closed stops it in the same way");
+    assert_nothing_runs(&stack);
 }
 
 #[tokio::test]
@@ -185,6 +187,10 @@ fn what_a_killed_platform_left_is_cleared_by_the_next_start() {
 fn ctrl_c_stops_everything_within_its_time_and_leaves_no_process() {
     let mut stack = Stack::start_with(only(ENGINES));
     assert!(processes::using(stack.data_dir()).len() >= 5, "up and four parts at least");
+    for part in ["postgres", "kafka", "connect", "clickhouse"] {
+        let pid = nix::unistd::Pid::from_raw(stack.pid_of(part));
+        assert_eq!(nix::unistd::getpgid(Some(pid)), Ok(pid), "a terminal's Ctrl-C does not reach {part}");
+    }
     let begun = Instant::now();
     let status = stack.stop_by(Signal::SIGINT);
     assert_eq!(status.code(), Some(0), "{}", stack.output());
@@ -192,6 +198,38 @@ fn ctrl_c_stops_everything_within_its_time_and_leaves_no_process() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_nothing_runs(&stack);
     assert!(!stack.output().contains("was killed"), "every part ended by itself:\n{}", stack.output());
+}
+
+/// PostgreSQL's own children end by themselves when it is killed, a moment later.
+fn wait_until_nothing_runs(stack: &Stack) {
+    block_until("nothing runs", Duration::from_secs(10), || processes::using(stack.data_dir()).is_empty());
+}
+
+#[test]
+fn a_part_that_hangs_is_killed_when_the_time_is_over() {
+    let mut stack = Stack::start_with(only(POSTGRES));
+    stack.kill_part("postgres", Signal::SIGSTOP);
+    let begun = Instant::now();
+    assert_eq!(stack.stop_by(Signal::SIGTERM).code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(stack.output().contains("PostgreSQL did not stop in time and was killed"), "{}", stack.output());
+    wait_until_nothing_runs(&stack);
+}
+
+#[test]
+fn a_second_ctrl_c_kills_what_still_runs() {
+    let mut stack = Stack::start_with(only(POSTGRES));
+    stack.kill_part("postgres", Signal::SIGSTOP);
+    let begun = Instant::now();
+    processes::signal(stack.pid_of_up(), Signal::SIGINT);
+    // Within the first second a signal counts as the same wish, so that it is repeated as an impatient person would.
+    block_until("it ends", Duration::from_secs(10), || {
+        processes::signal(stack.pid_of_up(), Signal::SIGINT);
+        !processes::is_alive(stack.pid_of_up())
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(1), "the first second is one wish: {:?}", begun.elapsed());
+    assert_eq!(stack.wait_for_end().code(), Some(0));
+    wait_until_nothing_runs(&stack);
 }
 
 #[test]

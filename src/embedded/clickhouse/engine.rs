@@ -51,9 +51,9 @@ impl Engine {
             ))
             .into());
         }
-        make_folder(folder)?;
-        let lock = lock(folder)?;
-        let config = settings::write(folder, settings)?;
+        let folder = make_folder(folder)?;
+        let lock = lock(&folder)?;
+        let config = settings::write(&folder, settings)?;
         let chdb = Chdb::load(library).with_context(|| {
             Failure::Config(format!("{} cannot be loaded; `make engines` installs it anew", library.display()))
         })?;
@@ -98,7 +98,8 @@ impl Engine {
     /// while it grows (211 MB of JSON were seen to take 1.3 GB), and text is longer than the values it shows.
     pub(super) fn unstreamed_limits(&self, format: &str) -> [(&'static str, u64); 2] {
         let memory = self.memory_mb_max << 20;
-        let compact = ["arrow", "arrowstream", "parquet", "orc", "avro"].contains(&format.to_ascii_lowercase().as_str());
+        let compact =
+            ["arrow", "arrowstream", "parquet", "orc", "avro"].contains(&format.to_ascii_lowercase().as_str());
         let (bytes, rows) = if compact { (memory / 8, memory / 64) } else { (memory / 32, memory / 512) };
         [("max_result_bytes", bytes), ("max_result_rows", rows)]
     }
@@ -223,10 +224,13 @@ fn require_processor(can_run: bool) -> Result<(), Failure> {
     ))
 }
 
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
+/// Makes the folder. Returns its absolute path: the engine takes relative ones from several places.
+fn make_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    let unusable = || {
         Failure::Config(format!("the data folder {} cannot be made; name another with --data-dir", folder.display()))
-    })
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(unusable)?;
+    folder.canonicalize().with_context(unusable)
 }
 
 /// Takes the folder for this process. The lock file holds the owner's process id.

@@ -1,5 +1,7 @@
 //! The only code that knows a driver: PostgreSQL, ClickHouse, Kafka, Kafka Connect. Timeouts and error classes live here.
 
+pub mod advisory_lock;
+pub mod builds;
 pub mod checkpoint;
 pub mod clickhouse;
 pub mod connect;
@@ -7,7 +9,6 @@ pub mod connector_config;
 pub mod kafka;
 pub mod migrate;
 pub mod mirror;
-
 pub mod postgres;
 pub mod posts;
 pub mod replication;

@@ -43,8 +43,8 @@ pub enum RowError {
 pub struct Appended {
     /// Positions of columns whose value the event does not know: unchanged TOAST, or missing from it.
     pub missing: Vec<usize>,
-    /// Whether the event had a field that the table has not.
-    pub unknown_field: bool,
+    /// Whether the event has another shape than the table: a field more, or a column less.
+    pub other_shape: bool,
 }
 
 /// A block under construction.
@@ -59,7 +59,7 @@ pub struct Block {
 }
 
 /// Names and types of the columns that every mirror table has after the table's own.
-pub(super) const META_COLUMNS: [(&str, &str); 4] = [
+pub const META_COLUMNS: [(&str, &str); 4] = [
     ("_version", "UInt128"),
     ("_deleted", "UInt8"),
     ("_committed_at", "DateTime64(6, 'UTC')"),
@@ -90,9 +90,36 @@ impl Block {
         self.columns.iter().map(Column::bytes).sum()
     }
 
-    /// The columns of the table.
-    pub fn columns(&self) -> &[Column] {
-        &self.columns
+    /// The primary key of a row, in a form that is equal exactly when the keys are.
+    pub fn key(&self, table: &Table, row: usize) -> Vec<u8> {
+        let mut key = Vec::new();
+        for position in table.key() {
+            let value = self.columns.get(*position).and_then(|column| column.get(row)).unwrap_or_default();
+            write_length(&mut key, value.len());
+            key.extend_from_slice(value);
+        }
+        key
+    }
+
+    /// The primary key of a row as PostgreSQL's texts; `None` when a key column's type has none here.
+    pub fn key_texts(&self, table: &Table, row: usize) -> Option<Vec<String>> {
+        let text = |position: &usize| {
+            let column = table.columns().get(*position)?;
+            column.codec().to_text(self.columns.get(*position)?.get(row)?)
+        };
+        table.key().iter().map(text).collect()
+    }
+
+    /// A row's version, and whether it is a tombstone.
+    pub fn version_of(&self, row: usize) -> Option<(Version, bool)> {
+        let version = u128::from_le_bytes(self.versions.get(row)?.try_into().ok()?);
+        Some((Version::from_raw(version), self.deleted.get(row)? == [1]))
+    }
+
+    /// A cell as PostgreSQL's text; `None` for NULL and for types that have none here.
+    pub fn cell(&self, table: &Table, row: usize, column: &str) -> Option<String> {
+        let position = table.position(column)?;
+        table.columns().get(position)?.codec().to_text(self.columns.get(position)?.get(row)?)
     }
 
     /// Appends a row from an event.
@@ -108,14 +135,16 @@ impl Block {
     ) -> Result<Appended, RowError> {
         let state = self.read_json(table, row, placeholder)?;
         let mut missing = state.unavailable;
+        let mut other_shape = state.unknown_field;
         for (position, (column, seen)) in self.columns.iter_mut().zip(&state.seen).enumerate() {
             if !seen {
                 column.push_default();
                 missing.push(position);
+                other_shape = true;
             }
         }
         self.push_meta(meta);
-        Ok(Appended { missing, unknown_field: state.unknown_field })
+        Ok(Appended { missing, other_shape })
     }
 
     /// Appends a tombstone: the key out of `row`, which may hold made-up values elsewhere.
@@ -171,7 +200,6 @@ impl Block {
         mut cells: impl Iterator<Item = Option<&'a [u8]>>,
         meta: RowMeta,
     ) -> Result<(), RowError> {
-        self.columns.iter_mut().for_each(Column::mark);
         for (position, (field, column)) in table.columns().iter().zip(&mut self.columns).enumerate() {
             let cell = cells.next().ok_or(CellError::Malformed("as many values as columns"));
             if let Err(error) = cell.and_then(|cell| field.codec().push_binary(column, cell)) {
@@ -192,12 +220,24 @@ impl Block {
         at: usize,
         meta: RowMeta,
     ) -> Option<()> {
-        self.columns.iter_mut().for_each(Column::mark);
         for (position, column) in self.columns.iter_mut().enumerate() {
             let (source, index) = if replaced.contains(&position) { (donor, at) } else { (row, 0) };
             let copied = source.columns.get(position).and_then(|from| column.push_from(from, index));
             if copied.is_none() {
                 self.rewind();
+                return None;
+            }
+        }
+        self.push_meta(meta);
+        Some(())
+    }
+
+    /// Appends row `at` of `other`, a block of the same table, under another `meta`.
+    pub fn push_row_of(&mut self, other: &Self, at: usize, meta: RowMeta) -> Option<()> {
+        let rows = self.rows;
+        for (to, from) in self.columns.iter_mut().zip(&other.columns) {
+            if to.push_from(from, at).is_none() {
+                self.columns.iter_mut().for_each(|column| column.truncate(rows));
                 return None;
             }
         }
@@ -219,7 +259,7 @@ impl Block {
         self.rows = last;
         self.rewind();
         for column in self.meta_mut() {
-            column.rewind(last);
+            column.truncate(last);
         }
         Some(row)
     }
@@ -257,7 +297,6 @@ impl Block {
         placeholder: &Placeholder,
     ) -> Result<RowState, RowError> {
         let mut state = RowState { seen: vec![false; self.columns.len()], ..RowState::default() };
-        self.columns.iter_mut().for_each(Column::mark);
         let seed = RowSeed { table, columns: &mut self.columns, placeholder, state: &mut state };
         let mut deserializer = serde_json::Deserializer::from_str(row.get());
         if let Err(error) = seed.deserialize(&mut deserializer) {
@@ -271,15 +310,11 @@ impl Block {
     fn rewind(&mut self) {
         let rows = self.rows;
         for column in &mut self.columns {
-            column.rewind(rows);
+            column.truncate(rows);
         }
     }
 
     fn push_meta(&mut self, meta: RowMeta) {
-        self.versions.mark();
-        self.deleted.mark();
-        self.committed_at.mark();
-        self.synced_at.mark();
         self.versions.push(&meta.version.get().to_le_bytes());
         self.deleted.push(&[u8::from(meta.deleted)]);
         self.committed_at.push(&meta.committed_at.to_le_bytes());

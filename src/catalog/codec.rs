@@ -214,6 +214,39 @@ impl Codec {
         Ok(())
     }
 
+    /// PostgreSQL's text of a stored value, for the types that keys have; `None` for others.
+    pub(super) fn to_text(&self, bytes: &[u8]) -> Option<String> {
+        let utf8 = || std::str::from_utf8(bytes).ok().map(str::to_owned);
+        Some(match &self.pg {
+            PgType::Bool => (bytes == [1]).to_string(),
+            PgType::Int2 => i16::from_le_bytes(bytes.try_into().ok()?).to_string(),
+            PgType::Int4 => i32::from_le_bytes(bytes.try_into().ok()?).to_string(),
+            PgType::Int8 => i64::from_le_bytes(bytes.try_into().ok()?).to_string(),
+            PgType::Oid => u32::from_le_bytes(bytes.try_into().ok()?).to_string(),
+            PgType::Uuid => {
+                uuid::Uuid::from_u128(u128::from_le_bytes(bytes.try_into().ok()?).rotate_left(64)).to_string()
+            }
+            PgType::Date => {
+                let days = i64::from(i32::from_le_bytes(bytes.try_into().ok()?));
+                (chrono::NaiveDate::default() + chrono::Duration::days(days)).to_string()
+            }
+            PgType::Timestamp => {
+                DateTime::from_timestamp_micros(i64::from_le_bytes(bytes.try_into().ok()?))?.naive_utc().to_string()
+            }
+            PgType::Timestamptz => {
+                DateTime::from_timestamp_micros(i64::from_le_bytes(bytes.try_into().ok()?))?.to_rfc3339()
+            }
+            PgType::Text { .. } | PgType::TextForm | PgType::Time | PgType::NumericText => utf8()?,
+            PgType::Float4
+            | PgType::Float8
+            | PgType::Numeric { .. }
+            | PgType::Json
+            | PgType::Jsonb
+            | PgType::Bytea
+            | PgType::Array(_) => return None,
+        })
+    }
+
     pub(super) fn push_decimal(column: &mut Column, value: i128, precision: u8) {
         let bytes = value.to_le_bytes();
         let size = if precision <= 9 {

@@ -14,8 +14,19 @@ pub enum Layout {
 
 #[derive(Debug, Clone)]
 enum Values {
-    Scalar { layout: Layout, data: Vec<u8> },
-    Array { ends: Vec<u64>, elements: Box<Column> },
+    Fixed {
+        size: usize,
+        data: Vec<u8>,
+    },
+    /// `ends`: where each row's bytes end in `data`, so that a row can be found and taken back.
+    Variable {
+        data: Vec<u8>,
+        ends: Vec<usize>,
+    },
+    Array {
+        ends: Vec<u64>,
+        elements: Box<Column>,
+    },
 }
 
 /// An append-only column buffer.
@@ -24,20 +35,21 @@ pub struct Column {
     rows: usize,
     nulls: Option<Vec<u8>>,
     values: Values,
-    /// Length of `data` where the row in work began; arrays mark their elements instead.
-    mark: usize,
 }
 
 impl Column {
     /// An empty column of scalars.
     pub fn scalar(layout: Layout, nullable: bool) -> Self {
-        let values = Values::Scalar { layout, data: Vec::new() };
-        Self { rows: 0, nulls: nullable.then(Vec::new), values, mark: 0 }
+        let values = match layout {
+            Layout::Fixed(size) => Values::Fixed { size, data: Vec::new() },
+            Layout::Variable => Values::Variable { data: Vec::new(), ends: Vec::new() },
+        };
+        Self { rows: 0, nulls: nullable.then(Vec::new), values }
     }
 
     /// An empty column of arrays.
     pub fn array(elements: Self) -> Self {
-        Self { rows: 0, nulls: None, values: Values::Array { ends: Vec::new(), elements: Box::new(elements) }, mark: 0 }
+        Self { rows: 0, nulls: None, values: Values::Array { ends: Vec::new(), elements: Box::new(elements) } }
     }
 
     /// Rows appended so far.
@@ -48,59 +60,53 @@ impl Column {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let values = match &self.values {
-            Values::Scalar { data, .. } => data.len(),
+            Values::Fixed { data, .. } | Values::Variable { data, .. } => data.len(),
             Values::Array { ends, elements } => ends.len() * 8 + elements.bytes(),
         };
         values + self.nulls.as_ref().map_or(0, Vec::len)
     }
 
-    /// Whether NULL can be stored.
-    pub fn is_nullable(&self) -> bool {
-        self.nulls.is_some()
-    }
-
-    /// Remembers where a row begins, for `rewind`.
-    pub fn mark(&mut self) {
-        match &mut self.values {
-            Values::Scalar { data, .. } => self.mark = data.len(),
-            Values::Array { elements, .. } => {
-                self.mark = elements.rows;
-                elements.mark();
-            }
-        }
-    }
-
-    /// Drops what was appended since `mark`, of a row number `rows`.
-    pub fn rewind(&mut self, rows: usize) {
-        self.rows = rows;
+    /// Keeps the first `rows` rows and drops what was appended after them, half an array included.
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
         if let Some(nulls) = &mut self.nulls {
             nulls.truncate(rows);
         }
         match &mut self.values {
-            Values::Scalar { data, .. } => data.truncate(self.mark),
+            Values::Fixed { size, data } => data.truncate(rows * *size),
+            Values::Variable { data, ends } => {
+                ends.truncate(rows);
+                data.truncate(ends.last().copied().unwrap_or(0));
+            }
             Values::Array { ends, elements } => {
                 ends.truncate(rows);
-                elements.rewind(self.mark);
+                elements.truncate(ends.last().and_then(|end| usize::try_from(*end).ok()).unwrap_or(0));
             }
         }
     }
 
     /// Appends a scalar of fixed size, or the bytes of a variable one.
     pub fn push(&mut self, value: &[u8]) {
-        if let Values::Scalar { layout, data } = &mut self.values {
-            if *layout == Layout::Variable {
+        match &mut self.values {
+            Values::Fixed { data, .. } => data.extend_from_slice(value),
+            Values::Variable { data, ends } => {
                 write_length(data, value.len());
+                data.extend_from_slice(value);
+                ends.push(data.len());
             }
-            data.extend_from_slice(value);
-            self.finish(0);
+            Values::Array { .. } => return,
         }
+        self.finish(0);
     }
 
     /// Appends NULL, or the type's default where NULL cannot be stored (tombstones only).
     pub fn push_default(&mut self) {
         match &mut self.values {
-            Values::Scalar { layout: Layout::Fixed(size), data } => data.resize(data.len() + *size, 0),
-            Values::Scalar { layout: Layout::Variable, data } => data.push(0),
+            Values::Fixed { size, data } => data.resize(data.len() + *size, 0),
+            Values::Variable { data, ends } => {
+                data.push(0);
+                ends.push(data.len());
+            }
             Values::Array { .. } => return self.end_array(),
         }
         self.finish(1);
@@ -109,7 +115,7 @@ impl Column {
     /// The column that takes the elements of the array in work; `end_array` closes it.
     pub fn elements(&mut self) -> Option<&mut Self> {
         match &mut self.values {
-            Values::Scalar { .. } => None,
+            Values::Fixed { .. } | Values::Variable { .. } => None,
             Values::Array { elements, .. } => Some(elements),
         }
     }
@@ -122,28 +128,37 @@ impl Column {
         }
     }
 
+    /// The bytes of a scalar; `None` for NULL, for an array, and past the end.
+    pub fn get(&self, row: usize) -> Option<&[u8]> {
+        if self.nulls.as_ref().is_some_and(|nulls| nulls.get(row) != Some(&0)) {
+            return None;
+        }
+        match &self.values {
+            Values::Fixed { size, data } => data.get(row * size..(row + 1) * size),
+            Values::Variable { data, ends } => {
+                let begin = row.checked_sub(1).map_or(Some(0), |before| ends.get(before).copied())?;
+                take_string(&mut data.get(begin..*ends.get(row)?)?)
+            }
+            Values::Array { .. } => None,
+        }
+    }
+
     /// Appends row `row` of `other`, a column of the same type.
     pub fn push_from(&mut self, other: &Self, row: usize) -> Option<()> {
-        if other.nulls.as_ref().is_some_and(|nulls| nulls.get(row) == Some(&1)) {
-            self.push_default();
+        if row >= other.rows {
+            return None;
+        }
+        if let Values::Array { ends, elements } = &other.values {
+            let begin = row.checked_sub(1).map_or(Some(0), |before| ends.get(before).copied())?;
+            for element in usize::try_from(begin).ok()?..usize::try_from(*ends.get(row)?).ok()? {
+                self.elements()?.push_from(elements, element)?;
+            }
+            self.end_array();
             return Some(());
         }
-        match &other.values {
-            Values::Scalar { layout: Layout::Fixed(size), data } => self.push(data.get(row * size..(row + 1) * size)?),
-            Values::Scalar { layout: Layout::Variable, data } => {
-                let mut rest = data.as_slice();
-                for _ in 0..row {
-                    take_string(&mut rest)?;
-                }
-                self.push(take_string(&mut rest)?);
-            }
-            Values::Array { ends, elements } => {
-                let begin = if row == 0 { 0 } else { *ends.get(row - 1)? };
-                for element in usize::try_from(begin).ok()?..usize::try_from(*ends.get(row)?).ok()? {
-                    self.elements()?.push_from(elements, element)?;
-                }
-                self.end_array();
-            }
+        match other.get(row) {
+            Some(value) => self.push(value),
+            None => self.push_default(),
         }
         Some(())
     }
@@ -154,7 +169,7 @@ impl Column {
             out.extend_from_slice(nulls);
         }
         match &self.values {
-            Values::Scalar { data, .. } => out.extend_from_slice(data),
+            Values::Fixed { data, .. } | Values::Variable { data, .. } => out.extend_from_slice(data),
             Values::Array { ends, elements } => {
                 out.reserve(ends.len() * 8);
                 for end in ends {
@@ -163,34 +178,6 @@ impl Column {
                 elements.write_native(out);
             }
         }
-    }
-
-    /// Appends `rows` rows from `Native` bytes of a column of the same type. `None` when they are cut short.
-    pub fn read_native(&mut self, rows: usize, bytes: &mut &[u8]) -> Option<()> {
-        if let Some(nulls) = &mut self.nulls {
-            nulls.extend_from_slice(bytes.split_off(..rows)?);
-        }
-        match &mut self.values {
-            Values::Scalar { layout: Layout::Fixed(size), data } => {
-                data.extend_from_slice(bytes.split_off(..rows * *size)?);
-            }
-            Values::Scalar { layout: Layout::Variable, data } => {
-                for _ in 0..rows {
-                    let value = take_string(bytes)?;
-                    write_length(data, value.len());
-                    data.extend_from_slice(value);
-                }
-            }
-            Values::Array { ends, elements } => {
-                let base = to_u64(elements.rows);
-                let read = bytes.split_off(..rows * 8)?.as_chunks::<8>().0;
-                ends.extend(read.iter().map(|end| base + u64::from_le_bytes(*end)));
-                let total = ends.last().map_or(0, |end| end - base);
-                elements.read_native(usize::try_from(total).ok()?, bytes)?;
-            }
-        }
-        self.rows += rows;
-        Some(())
     }
 
     fn finish(&mut self, null: u8) {
@@ -217,7 +204,7 @@ pub(super) fn write_length(out: &mut Vec<u8>, length: usize) {
 }
 
 /// Takes a LEB128 length off the front.
-pub(super) fn take_length(bytes: &mut &[u8]) -> Option<usize> {
+fn take_length(bytes: &mut &[u8]) -> Option<usize> {
     let mut value = 0usize;
     let mut shift = 0u32;
     loop {
@@ -231,7 +218,7 @@ pub(super) fn take_length(bytes: &mut &[u8]) -> Option<usize> {
 }
 
 /// Takes a length and that many bytes off the front.
-pub(super) fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = take_length(bytes)?;
     bytes.split_off(..length)
 }
@@ -241,10 +228,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn strings(rows: &[Option<Vec<Option<String>>>]) -> Column {
+    fn arrays(rows: &[Vec<Option<String>>]) -> Column {
         let mut column = Column::array(Column::scalar(Layout::Variable, true));
         for row in rows {
-            for element in row.iter().flatten() {
+            for element in row {
                 let elements = column.elements().expect("an array");
                 match element {
                     Some(text) => elements.push(text.as_bytes()),
@@ -256,36 +243,37 @@ mod tests {
         column
     }
 
+    fn native(column: &Column) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        column.write_native(&mut bytes);
+        bytes
+    }
+
     proptest! {
         #[test]
-        fn native_bytes_round_trip(rows: Vec<Option<Vec<Option<String>>>>) {
-            let column = strings(&rows);
-            let mut bytes = Vec::new();
-            column.write_native(&mut bytes);
-            let mut again = strings(&[]);
-            let mut rest = bytes.as_slice();
-            again.read_native(rows.len(), &mut rest).expect("whole");
-            prop_assert!(rest.is_empty());
-            let mut copied = strings(&[]);
+        fn rows_can_be_copied_and_taken_back(rows: Vec<Vec<Option<String>>>, keep: prop::sample::Index) {
+            let column = arrays(&rows);
+            let mut copied = arrays(&[]);
             for row in 0..rows.len() {
-                copied.push_from(&again, row).expect("there");
+                copied.push_from(&column, row).expect("there");
             }
-            let mut bytes_again = Vec::new();
-            copied.write_native(&mut bytes_again);
-            prop_assert_eq!(bytes, bytes_again);
+            prop_assert_eq!(native(&copied), native(&column));
+            let keep = keep.index(rows.len() + 1);
+            copied.elements().expect("an array").push(b"half a row");
+            copied.truncate(keep);
+            prop_assert_eq!(native(&copied), native(&arrays(rows.get(..keep).expect("a part"))));
         }
     }
 
     #[test]
-    fn a_row_can_be_taken_back() {
-        let mut column = strings(&[Some(vec![Some("a".into())])]);
-        column.mark();
-        column.elements().expect("an array").push(b"half a row");
-        column.rewind(1);
-        let mut bytes = Vec::new();
-        column.write_native(&mut bytes);
-        let mut expected = Vec::new();
-        strings(&[Some(vec![Some("a".into())])]).write_native(&mut expected);
-        assert_eq!(bytes, expected);
+    fn scalars_are_found_again() {
+        let mut column = Column::scalar(Layout::Variable, true);
+        column.push(&[7; 300]);
+        column.push_default();
+        column.push(b"");
+        assert_eq!(
+            (column.get(0), column.get(1), column.get(2), column.get(3)),
+            (Some(&[7; 300][..]), None, Some(&b""[..]), None)
+        );
     }
 }

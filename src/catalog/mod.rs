@@ -17,13 +17,15 @@ mod codec;
 mod column;
 mod ddl;
 mod decimal;
+pub mod endpoint;
+pub mod endpoint_parameter;
 mod json_row;
 mod pg_type;
 mod table;
 
 pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
 pub use binary_cell::{CopyReader, MalformedCopy};
-pub use block::{Appended, Block, RowError, RowMeta};
+pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
 pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};

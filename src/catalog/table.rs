@@ -43,10 +43,16 @@ pub enum Refusal {
 pub struct TableColumn {
     name: String,
     codec: Codec,
+    type_text: String,
     key_position: Option<usize>,
 }
 
 impl TableColumn {
+    /// Its type as PostgreSQL prints it.
+    pub fn type_text(&self) -> &str {
+        &self.type_text
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -122,11 +128,9 @@ impl Table {
                 return Err(Refusal::NeedsFull(column.name, row.name.quoted_postgres()));
             }
             let nullable = !column.not_null;
-            columns.push(TableColumn {
-                name: column.name,
-                codec: Codec::new(pg, nullable),
-                key_position: column.key_position,
-            });
+            let codec = Codec::new(pg, nullable);
+            let (name, type_text, key_position) = (column.name, column.type_text, column.key_position);
+            columns.push(TableColumn { name, codec, type_text, key_position });
         }
         let mut key: Vec<usize> = (0..columns.len())
             .filter(|at| columns.get(*at).is_some_and(|column| column.key_position.is_some()))
@@ -169,15 +173,20 @@ impl Table {
         self.key.iter().filter_map(|at| self.columns.get(*at))
     }
 
+    /// Whether an event of this table can lack values that did not change.
+    pub fn may_lack_values(&self) -> bool {
+        self.identity == Identity::Default && self.columns.iter().any(|column| column.codec.pg().may_be_toasted())
+    }
+
     /// Position of a column by its name.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.positions.get(name).copied()
     }
 
-    /// The columns as a SELECT list for PostgreSQL, each in the form that its codec reads.
-    pub fn select_list(&self) -> String {
+    /// The columns of `alias` as a SELECT list for PostgreSQL, each in the form that its codec reads.
+    pub fn select_list(&self, alias: &str) -> String {
         let column = |column: &TableColumn| {
-            let name = crate::domain::quote_postgres(&column.name);
+            let name = format!("{alias}.{}", crate::domain::quote_postgres(&column.name));
             if column.codec.pg().is_read_as_text() { format!("{name}::text") } else { name }
         };
         self.columns.iter().map(column).collect::<Vec<_>>().join(", ")

@@ -12,6 +12,8 @@ use rskafka::BackoffConfig;
 use rskafka::client::error::{Error as DriverError, ProtocolError};
 use rskafka::client::partition::{OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
+use tracing::instrument::WithSubscriber as _;
+use tracing::subscriber::NoSubscriber;
 
 use crate::config;
 use crate::domain::Failure;
@@ -186,6 +188,19 @@ pub async fn ensure_topic(settings: &config::Kafka, name: &str) -> anyhow::Resul
         Ok(Err(error)) => Err(unavailable(format!("{error:#}")).into()),
         Err(_) => Err(unavailable(format!("no answer within {} ms", limit.as_millis() * 2)).into()),
     }
+}
+
+/// Asks the broker once for its topics, for whoever waits until it does its work.
+///
+/// # Errors
+/// Why it does not.
+pub async fn ping(settings: &config::Kafka) -> anyhow::Result<()> {
+    let brokers = settings.broker_list()?;
+    let asked = async { build(&brokers).await?.list_topics().await };
+    // The driver reports every connection as news, which it is to nobody here.
+    let asked = asked.with_subscriber(NoSubscriber::default());
+    tokio::time::timeout(Duration::from_millis(settings.request_timeout_ms), asked).await.context("no answer")??;
+    Ok(())
 }
 
 async fn build(brokers: &[String]) -> Result<Client, DriverError> {

@@ -121,6 +121,14 @@ pub async fn columns_of(clickhouse: &ClickHouse, table: &TableName) -> Result<Ve
     Ok(rows.into_iter().map(|row| (row.name, row.r#type)).collect())
 }
 
+/// Whether a mirror with these columns (`columns_of`) takes rows of `table` as it is now.
+pub fn has_shape(there: &[(String, String)], table: &Table) -> bool {
+    let own = table.columns().iter();
+    own.clone().all(|column| {
+        there.iter().any(|(name, kind)| name == column.name() && *kind == column.codec().clickhouse_type())
+    }) && there.len() == own.len() + crate::catalog::META_COLUMNS.len()
+}
+
 /// Raises a table's floor; a lower one changes nothing.
 ///
 /// # Errors

@@ -158,10 +158,10 @@ impl Job {
         inserting: &mut Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<()> {
         let table = self.tables.get(range.table).context("a range of no table")?;
-        let end = range.end_page.map_or_else(String::new, |end| format!(" and ctid < '({end},0)'"));
+        let end = range.end_page.map_or_else(String::new, |end| format!(" and t.ctid < '({end},0)'"));
         let sql = format!(
-            "copy (select {} from {} where ctid >= '({},0)'{end}) to stdout (format binary)",
-            table.select_list(),
+            "copy (select {} from {} t where t.ctid >= '({},0)'{end}) to stdout (format binary)",
+            table.select_list("t"),
             table.name().quoted_postgres(),
             range.first_page,
         );

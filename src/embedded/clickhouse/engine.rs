@@ -31,6 +31,7 @@ pub(super) struct Engine {
     keeper: Mutex<Option<Connection>>,
     opened: AtomicU64,
     version: String,
+    memory_mb_max: u64,
     /// Released by the operating system however the process ends.
     _lock: Flock<File>,
 }
@@ -83,6 +84,7 @@ impl Engine {
             keeper: Mutex::new(Some(keeper)),
             opened: AtomicU64::new(0),
             version,
+            memory_mb_max: settings.memory_mb_max,
             _lock: lock,
         }))
     }
@@ -90,6 +92,16 @@ impl Engine {
     /// ClickHouse's version, for instance `26.7.2.1`.
     pub(super) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Limits of an answer in a format that cannot be streamed. The engine holds the formatted text several times over
+    /// while it grows (211 MB of JSON were seen to take 1.3 GB), and text is longer than the values it shows.
+    pub(super) fn unstreamed_limits(&self, format: &str) -> [(&'static str, u64); 2] {
+        let memory = self.memory_mb_max << 20;
+        let compact =
+            ["arrow", "arrowstream", "parquet", "orc", "avro"].contains(&format.to_ascii_lowercase().as_str());
+        let (bytes, rows) = if compact { (memory / 8, memory / 64) } else { (memory / 32, memory / 512) };
+        [("max_result_bytes", bytes), ("max_result_rows", rows)]
     }
 
     /// A connection whose session is exactly `profile`: a used one of the same profile, or a new one.

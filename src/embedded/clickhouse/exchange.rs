@@ -49,11 +49,7 @@ impl Exchange {
         let Self { engine, request, body, body_bytes_max, running } = self;
         let mut body = open_body(&request, body, body_bytes_max)?;
         let (text, statement) = read_statement(request.query.as_bytes(), &mut body)?;
-        let profile = Profile {
-            read_only: request.read_only,
-            database: request.database.clone(),
-            settings: request.settings.clone(),
-        };
+        let profile = profile(&engine, &request, &statement);
         let mut lease = engine.lease(profile)?;
         running.start(lease.tag())?;
         let outcome = match statement {
@@ -67,6 +63,28 @@ impl Exchange {
         }
         outcome
     }
+}
+
+fn profile(engine: &Engine, request: &Request, statement: &Statement) -> Profile {
+    let mut settings = request.settings.clone();
+    if let Statement::Whole(whole) = statement
+        && whole.select
+        && splicer(request, whole).is_none()
+    {
+        let format = whole.format.as_deref().unwrap_or(&request.default_format);
+        for (name, largest) in engine.unstreamed_limits(format) {
+            let asked = settings.get(name).and_then(|value| value.parse().ok()).filter(|asked| *asked > 0);
+            settings.insert(name.into(), asked.map_or(largest, |asked: u64| asked.min(largest)).to_string());
+        }
+    }
+    Profile { read_only: request.read_only, database: request.database.clone(), settings }
+}
+
+/// For answers that can be streamed.
+fn splicer(request: &Request, whole: &Whole) -> Option<Splicer> {
+    let extra_rows = whole.extra_rows || request.settings.contains_key("extremes");
+    let format = whole.format.as_deref().unwrap_or(&request.default_format);
+    Splicer::new(format).filter(|_| whole.select && !extra_rows)
 }
 
 fn open_body(request: &Request, body: BodyReader, bytes_max: u64) -> io::Result<Box<dyn Read>> {
@@ -174,8 +192,7 @@ fn run_whole(
     let class = check(lease, request.read_only, text)?;
     let format = whole.format.as_deref().unwrap_or(&request.default_format);
     response.set_format(format);
-    let extra_rows = whole.extra_rows || request.settings.contains_key("extremes");
-    let streamed = Splicer::new(format).filter(|_| whole.select && class == QueryClass::Read && !extra_rows);
+    let streamed = splicer(request, whole).filter(|_| class == QueryClass::Read);
     let parameters = &request.parameters;
     let failed = |error: String| Stop::Failed(Exception::from_engine(error));
     let Some(mut splicer) = streamed else {

@@ -1,5 +1,5 @@
 //! `platform clickhouse` on a free port with a folder of its own.
-#![allow(dead_code, reason = "each test uses what it needs")]
+#![allow(dead_code, clippy::expect_used, reason = "each test uses what it needs; a helper that fails is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};

@@ -1,11 +1,22 @@
-//! Log lines to stderr: text for a terminal, JSON for a pipe.
+//! Log lines to stderr: text for a terminal, JSON for a pipe. Metrics in memory, for whoever serves `/metrics`.
 
 use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use anyhow::Context as _;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
 use crate::domain::Failure;
+use crate::shutdown::Shutdown;
+
+/// Bounds of histograms: one millisecond to a minute, in seconds. Counts of rows fall into the same decades.
+const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Pause between two rounds of folding what histograms have collected.
+const UPKEEP_PAUSE: Duration = Duration::from_secs(5);
 
 /// Starts logging. Call once, after the settings are loaded.
 ///
@@ -28,4 +39,34 @@ pub fn start(log: &Log) -> anyhow::Result<()> {
     };
     drop(started);
     Ok(())
+}
+
+/// This process's metrics in Prometheus's text format. The first call starts to collect them.
+///
+/// # Errors
+/// Another recorder was installed before.
+pub fn metrics_handle() -> anyhow::Result<PrometheusHandle> {
+    // Locked while the recorder is installed: a second caller at the same moment must get the first one's.
+    static HANDLE: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut known = HANDLE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = known.as_ref() {
+        return Ok(handle.clone());
+    }
+    let builder = PrometheusBuilder::new().set_buckets(&SECONDS)?;
+    let handle = builder.install_recorder().context("starting to collect metrics")?;
+    *known = Some(handle.clone());
+    Ok(handle)
+}
+
+/// Keeps the memory of histograms bounded, on the current runtime, until `shutdown`. Long-running commands call it once.
+pub fn spawn_metrics_upkeep(metrics: PrometheusHandle, shutdown: &Shutdown) {
+    let stop = shutdown.token().clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(UPKEEP_PAUSE) => metrics.run_upkeep(),
+            }
+        }
+    });
 }

@@ -151,7 +151,8 @@ warn_without_avx2() {
 # ---- one function a part: fills the empty folder $2
 
 run() { # a command whose output matters only when it fails
-  "$@" >"$log" 2>&1 9>&- </dev/null || {
+  # It inherits the lock: should this script be killed, the next run waits for what it left running.
+  "$@" >"$log" 2>&1 </dev/null || {
     tail -n 30 "$log" >&2
     fail "failed: $*"
   }
@@ -175,6 +176,7 @@ npm_package() { # fetches part $1's only package into folder $2
   [[ $mode != lock ]] || (cd "$here/$1" && run npm install --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts)
   cp "$here/$1"/package{,-lock}.json "$work"
   (cd "$work" && run npm ci --ignore-scripts --no-audit --no-fund)
+  compgen -G "$work/node_modules/@*/*/package.json" >/dev/null || fail "npm ended well but installed nothing: run this again"
   mv "$work"/node_modules/@*/*/* "$2"
   rm -rf "$work"
 }
@@ -220,11 +222,13 @@ install_postgres() {
 }
 
 install_part() {
-  local part=$1 new=$engines/.new.$1 dir started took size what
+  local part=$1 new dir started took size what
   dir=$(folder "$part")
   started=${EPOCHREALTIME/./}
   what=$(name "$part")
-  mkdir -p "$new" "$(dirname "$dir")"
+  new=$(mktemp -d "$engines/.new.XXXXXX")
+  chmod 755 "$new"
+  mkdir -p "$(dirname "$dir")"
   [[ $part != postgres ]] || choose_postgres
   "install_$part" "$new"
   echo "$(pins "$part" "$postgres_source") $(contents "$new")" >"$new/.stamp"
@@ -299,7 +303,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 rm -rf "$engines"/.new.* "$engines"/.old.* # of an interrupted run
 
-say "installing ${#todo[@]} of ${#parts[@]} parts into $engines"
+((${#todo[@]} == 0)) || say "installing ${#todo[@]} of ${#parts[@]} parts into $engines"
 for part in "${todo[@]}"; do
   [[ $part != chdb ]] || warn_without_avx2
   install_part "$part"

@@ -1,1 +1,36 @@
-//! HTTP API over both databases.
+//! HTTP API over both databases: posts in PostgreSQL, analytics and statistics in ClickHouse, one file a resource.
+//!
+//! A request goes through `envelope` (id, problem bodies, headers, metrics), then to its handler, whose extractors check the
+//! API key (`auth`). Handlers read parameters and bodies strictly (`query`, `body`) and never write SQL themselves:
+//! `posts_sql` and the files under `sql/endpoints` have it.
+
+mod analytics;
+mod auth;
+mod body;
+mod conditions;
+mod connector;
+mod consistency;
+mod cursor;
+mod database_errors;
+mod endpoints;
+mod envelope;
+mod fallback;
+mod health;
+mod idempotency;
+mod openapi;
+mod pages;
+mod pipeline;
+mod post;
+mod post_input;
+mod posts;
+mod posts_sql;
+mod problem;
+mod query;
+mod replica;
+mod results;
+mod server;
+mod state;
+mod stats;
+
+pub use endpoints::load as load_endpoints;
+pub use server::{Running, document, start};

@@ -1,1 +1,7 @@
-//! Bulk work: loading, importing, generating, aggregates.
+//! Jobs that move many rows: whole tables into ClickHouse, files and synthetic posts into PostgreSQL, days of statistics.
+
+pub mod aggregates;
+pub mod generate;
+pub mod import;
+pub mod load;
+pub mod post;

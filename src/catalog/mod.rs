@@ -1,1 +1,34 @@
-//! Pure knowledge of tables: shapes, types, value codecs, DDL, file headers.
+//! Pure knowledge of tables: a table's shape in PostgreSQL, what it becomes in ClickHouse, and one codec a type.
+//!
+//! ```text
+//! PgType ──► Codec ──► ClickHouse type, DDL
+//!               │
+//!   JSON cell ──┤
+//!               ├──► Column ──► Block ──► Native bytes
+//! binary cell ──┘
+//! ```
+//!
+//! The sink decodes JSON, the load decodes PostgreSQL's binary format; both write the same bytes into the same columns.
+
+mod aggregate;
+mod binary_cell;
+mod block;
+mod codec;
+mod column;
+mod ddl;
+mod decimal;
+pub mod endpoint;
+pub mod endpoint_parameter;
+mod json_row;
+mod pg_type;
+mod table;
+
+pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
+pub use binary_cell::{CopyReader, MalformedCopy};
+pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
+pub use codec::{CellError, Codec};
+pub use column::Column;
+pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};
+pub use json_row::Placeholder;
+pub use pg_type::{PgType, TypeRow};
+pub use table::{ColumnRow, Identity, Refusal, Table, TableColumn, TableRow};

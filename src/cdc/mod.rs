@@ -1,1 +1,28 @@
-//! The change-data path: events to rows to ClickHouse.
+//! The change-data path.
+//!
+//! ```text
+//! source ─► envelope ─► decoder ─► batch ─► writer (resolve, insert, checkpoint)
+//! ```
+//!
+//! `envelope`, `decoder` and `batch` are pure: they take values and return values. `ports` says what the rest asks of the
+//! outside, and `adapters` answers with the real stores.
+
+mod adapters;
+mod batch;
+mod decoder;
+#[cfg(test)]
+mod decoder_tests;
+mod envelope;
+mod halt;
+mod health;
+mod pipeline;
+mod ports;
+mod source;
+mod status;
+mod supervisor;
+mod writer;
+
+pub use health::serve as serve_health;
+pub use pipeline::{Pipeline, Stop};
+pub use status::{Status, StatusReport};
+pub use supervisor::supervise;

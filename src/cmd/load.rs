@@ -1,16 +1,24 @@
-//! `platform load`.
+//! `platform load`: copies whole tables from PostgreSQL into ClickHouse.
 
+use crate::batch::load;
 use crate::config::Settings;
+use crate::domain::TableName;
 use crate::shutdown::Shutdown;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Tables to load, `table` or `schema.table`; without one, every published table.
+    tables: Vec<String>,
+}
 
-/// Runs the command.
+/// Loads; safe at any time, while the database is written to and the sink runs. Interrupted, run it again.
 ///
 /// # Errors
-/// See `Failure`.
-pub async fn run(_args: Args, _settings: Settings, _shutdown: Shutdown) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+/// See `batch::load::run`.
+pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    let names: Vec<TableName> = args.tables.iter().map(|name| TableName::from_argument(name)).collect();
+    let progress = load::Progress::new();
+    let report = shutdown.guard(load::run(&settings, &names, &progress)).await?;
+    super::print_result(&report)
 }

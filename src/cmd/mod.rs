@@ -99,9 +99,13 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     {
         eprintln!("platform: using {}", path.display());
     }
-    let shutdown = Shutdown::listen().context("listening for signals")?;
+    let shutdown = match cli.command {
+        Command::Up(_) => Shutdown::listen_as_parent(),
+        _ => Shutdown::listen(),
+    };
+    let shutdown = shutdown.context("listening for signals")?;
     match cli.command {
-        Command::Up(args) => up::run(args, settings, shutdown).await,
+        Command::Up(args) => up::run(args, cli.config, settings, shutdown).await,
         Command::Serve(args) => serve::run(args, settings, shutdown).await,
         Command::Sink(args) => sink::run(args, settings, shutdown).await,
         Command::Etl(args) => etl::run(args, settings, shutdown).await,

@@ -1,16 +1,42 @@
-//! `platform sink`.
+//! `platform sink`: applies the change events of the topic to ClickHouse, until stopped.
 
+use anyhow::Context as _;
+
+use crate::cdc::{Pipeline, Status, serve_health, supervise};
 use crate::config::Settings;
 use crate::shutdown::Shutdown;
+use crate::telemetry;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Name of the pipeline: its publication, slot and connector; default sink.pipeline.
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
+}
 
-/// Runs the command.
+/// Runs the sink and the supervisor of its connector. A halt is shown on `/readyz` and in the log; the process stays.
 ///
 /// # Errors
-/// See `Failure`.
-pub async fn run(_args: Args, _settings: Settings, _shutdown: Shutdown) -> anyhow::Result<()> {
-    anyhow::bail!("not built yet")
+/// `Failure::Config` (78) when an address is missing; otherwise it runs until SIGTERM and drains what it holds.
+pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    if let Some(pipeline) = args.pipeline {
+        settings.sink.pipeline = pipeline;
+    }
+    let metrics = telemetry::metrics_handle()?;
+    let status = Status::default();
+    status.set("starting");
+    let cancelled = shutdown.token().clone();
+    let pipeline = Pipeline::new(settings.clone(), status.clone(), cancelled.clone())?;
+    let supervisor = tokio::spawn(supervise(settings.clone(), cancelled.clone()));
+    let health = serve_health(&settings.sink.bind, status, metrics, cancelled.clone());
+    tokio::select! {
+        () = pipeline.run() => {}
+        failed = health => {
+            // Without its health the sink cannot be operated; a pipeline that is cancelled ends by itself.
+            failed?;
+            cancelled.cancelled().await;
+        }
+    }
+    supervisor.await.context("the supervisor ended unexpectedly")
 }

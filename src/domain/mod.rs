@@ -1,5 +1,6 @@
 //! Words that every part shares. No I/O, no drivers, no clock.
 
+mod api_key;
 mod failure;
 mod identifier;
 mod lsn;
@@ -8,6 +9,7 @@ mod table_name;
 mod token;
 mod version;
 
+pub use api_key::{ApiKey, ParseApiKeyError};
 pub use failure::Failure;
 pub use identifier::{quote_clickhouse, quote_postgres};
 pub use lsn::{Lsn, ParseLsnError};

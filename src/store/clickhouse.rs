@@ -187,6 +187,32 @@ impl ClickHouse {
             .map_err(|error| Error::from_driver(error, timeout))
     }
 
+    /// Runs a SELECT with parameters that may be NULL and with settings over those of `fetch_bytes`, and returns its
+    /// answer in `format`, whole.
+    ///
+    /// # Errors
+    /// See `Error`.
+    pub async fn select(
+        &self,
+        sql: &str,
+        parameters: &[(&str, Option<&str>)],
+        format: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<Bytes, Error> {
+        let mut query = self.query(sql, &[]).with_setting("wait_end_of_query", "1");
+        for (name, value) in parameters {
+            query = query.param(name, value);
+        }
+        for (name, value) in settings {
+            query = query.with_setting(*name, *value);
+        }
+        let fetch = async {
+            let mut cursor = query.fetch_bytes(format)?;
+            cursor.collect().await
+        };
+        self.limited(fetch).await
+    }
+
     /// Inserts blocks in the `Native` format into `table` (quoted by the caller) and waits until they are stored.
     ///
     /// # Errors

@@ -1,4 +1,17 @@
 //! The only code that knows a driver: PostgreSQL, ClickHouse, Kafka, Kafka Connect. Timeouts and error classes live here.
 
+pub mod advisory_lock;
+pub mod builds;
+pub mod checkpoint;
 pub mod clickhouse;
+pub mod connect;
+pub mod connector_config;
+pub mod kafka;
+pub mod lease;
+pub mod migrate;
+pub mod mirror;
+pub mod pool;
 pub mod postgres;
+pub mod posts;
+pub mod replication;
+pub mod table_shapes;

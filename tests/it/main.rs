@@ -1,4 +1,5 @@
 //! Integration tests on real parts: one binary, so that they share what takes seconds to start.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends by a panic")]
 
 mod support;
 
@@ -6,4 +7,5 @@ mod api;
 mod batch;
 mod clickhouse;
 mod end_to_end;
+mod healthcheck;
 mod up;

@@ -1,8 +1,15 @@
 //! What tests share: real parts on free ports, waiting with deadlines.
+#![allow(dead_code, reason = "every test takes what it needs")]
 
 pub(crate) mod clickhouse_server;
+pub(crate) mod postgres_server;
+pub(crate) mod processes;
+pub(crate) mod stack;
+pub(crate) mod wait;
 
 use std::path::{Path, PathBuf};
+
+pub(crate) use stack::{Options, Stack};
 
 /// The folder that `make engines` fills; PLATFORM_ENGINES names another one.
 pub(crate) fn engines_dir() -> PathBuf {

@@ -1,0 +1,3 @@
+create database if not exists mirror;
+create database if not exists analytics;
+create database if not exists platform;

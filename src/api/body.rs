@@ -1,0 +1,165 @@
+//! Request bodies: one JSON object, its type and size checked, its members kept as the client wrote them.
+
+use std::fmt;
+
+use actix_web::HttpRequest;
+use actix_web::http::header;
+use actix_web::web::{Bytes, Payload};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::problem::{ApiError, ApiResult, Code};
+
+/// Reads the whole body.
+///
+/// # Errors
+/// 415 when its type is none of `types`, 413 when it has more than `bytes_max` bytes, 400 when it breaks off.
+pub(super) async fn read(
+    request: &HttpRequest,
+    payload: Payload,
+    types: &[&str],
+    bytes_max: usize,
+) -> ApiResult<Bytes> {
+    check_type(request, types)?;
+    let too_large = || ApiError::new(Code::BodyTooLarge, format!("a body may have {bytes_max} bytes"));
+    let announced =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > bytes_max) {
+        return Err(too_large());
+    }
+    let body = payload.to_bytes_limited(bytes_max).await.map_err(|_| too_large())?;
+    body.map_err(|_| ApiError::new(Code::BadRequest, "the body broke off"))
+}
+
+fn check_type(request: &HttpRequest, types: &[&str]) -> ApiResult<()> {
+    let unsupported = |detail: String| ApiError::new(Code::UnsupportedMediaType, detail);
+    if request.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(unsupported("bodies must not be compressed".to_owned()));
+    }
+    let given = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));
+    let utf8 = parameters
+        .split(';')
+        .filter_map(|parameter| parameter.split_once('='))
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
+        .all(|(_, charset)| charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"));
+    if utf8 && types.iter().any(|kind| essence.trim().eq_ignore_ascii_case(kind)) {
+        return Ok(());
+    }
+    Err(unsupported(format!("send Content-Type: {}", types.join(" or "))))
+}
+
+/// The members of a JSON object in the client's order, each once, each with its text as written.
+#[derive(Debug)]
+pub(super) struct Members(pub Vec<(String, Box<RawValue>)>);
+
+impl Members {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// 400 `invalid-json` when it is no JSON object, or one member comes twice.
+    pub(super) fn parse(body: &[u8]) -> ApiResult<Self> {
+        serde_json::from_slice(body).map_err(|error| {
+            let what = match error.classify() {
+                serde_json::error::Category::Data => "the body must be one JSON object whose members come once",
+                _ => "the body is not JSON in UTF-8",
+            };
+            ApiError::new(Code::InvalidJson, format!("{what}; line {} column {}", error.line(), error.column()))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members: Vec<(String, Box<RawValue>)> = Vec::new();
+                let mut seen = std::collections::HashSet::new();
+                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(serde::de::Error::custom("a member comes twice"));
+                    }
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// RFC 7396: `target` with `patch` merged in, on the texts, so that no number passes through a float.
+///
+/// Both must be JSON; the order of members is not kept (jsonb does not keep it either).
+pub(super) fn merge_patch(target: Option<&str>, patch: &str) -> String {
+    merge(target, patch, 0)
+}
+
+/// Objects nested deeper are replaced instead of merged; serde_json reads no deeper than 127 levels anyway.
+const MERGE_DEPTH_MAX: usize = 120;
+
+fn merge(target: Option<&str>, patch: &str, depth: usize) -> String {
+    let object = |text: &str| serde_json::from_str::<std::collections::BTreeMap<String, Box<RawValue>>>(text).ok();
+    let Some(changes) = object(patch).filter(|_| depth < MERGE_DEPTH_MAX) else { return patch.to_owned() };
+    let mut merged = target.and_then(object).unwrap_or_default();
+    for (name, change) in changes {
+        if change.get() == "null" {
+            merged.remove(&name);
+            continue;
+        }
+        let value = merge(merged.get(&name).map(|value| value.get()), change.get(), depth + 1);
+        if let Ok(value) = RawValue::from_string(value) {
+            merged.insert(name, value);
+        }
+    }
+    serde_json::to_string(&merged).unwrap_or_else(|_| patch.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_are_one_object_with_unique_members() {
+        let members = Members::parse(br#" {"b": 1.10, "a": [null]} "#).expect("an object");
+        let texts: Vec<_> = members.0.iter().map(|(name, value)| (name.as_str(), value.get())).collect();
+        assert_eq!(texts, [("b", "1.10"), ("a", "[null]")]);
+        for body in
+            ["", "[]", "1", "null", "{", r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, "{\"a\":\"\u{1}\"}", "{} {}"]
+        {
+            assert!(Members::parse(body.as_bytes()).is_err(), "{body}");
+        }
+        assert!(Members::parse(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    /// The examples of RFC 7396, appendix A, as far as the patch is an object or the whole is replaced.
+    #[test]
+    fn merges_like_rfc_7396() {
+        for (target, patch, expected) in [
+            (r#"{"a":"b"}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"b":"c"}"#, r#"{"a":"b","b":"c"}"#),
+            (r#"{"a":"b"}"#, r#"{"a":null}"#, "{}"),
+            (r#"{"a":"b","b":"c"}"#, r#"{"a":null}"#, r#"{"b":"c"}"#),
+            (r#"{"a":["b"]}"#, r#"{"a":"c"}"#, r#"{"a":"c"}"#),
+            (r#"{"a":{"b":"c"}}"#, r#"{"a":{"b":"d","c":null}}"#, r#"{"a":{"b":"d"}}"#),
+            (r#"{"a":[{"b":"c"}]}"#, r#"{"a":[1]}"#, r#"{"a":[1]}"#),
+            (r#"["a","b"]"#, r#"["c","d"]"#, r#"["c","d"]"#),
+            (r#"{"e":null}"#, r#"{"a":1}"#, r#"{"a":1,"e":null}"#),
+            ("[1,2]", r#"{"a":"b","c":null}"#, r#"{"a":"b"}"#),
+            ("{}", r#"{"a":{"bb":{"ccc":null}}}"#, r#"{"a":{"bb":{}}}"#),
+            (r#"{"n":1.000000000000000000000001}"#, "{}", r#"{"n":1.000000000000000000000001}"#),
+        ] {
+            assert_eq!(merge_patch(Some(target), patch), expected, "{target} + {patch}");
+        }
+        assert_eq!(merge_patch(None, r#"{"a":null,"b":1e400}"#), r#"{"b":1e400}"#);
+    }
+}

@@ -1,0 +1,145 @@
+//! Reading your own writes: an analytics request that brings a consistency token sees that write, or is told to wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use actix_web::http::header::HeaderMap;
+use chrono::Utc;
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+
+use super::conditions::Prefer;
+use super::posts::TOKEN_HEADER;
+use super::posts_sql;
+use super::problem::{ApiError, ApiResult, Code};
+use super::replica::Seen;
+use super::state::Worker;
+use crate::catalog::endpoint_parameter::format_moment;
+use crate::domain::{Lsn, Token};
+
+/// How long the first look at the checkpoint may take when no wait was asked for.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What an analytics answer may claim, and whether a wait was granted.
+#[derive(Debug)]
+pub(super) struct Gate {
+    /// The state of the mirror, from before the query.
+    pub seen: Arc<Seen>,
+    /// Value of `Preference-Applied`.
+    pub applied: Option<String>,
+}
+
+/// The token of a request.
+///
+/// # Errors
+/// 400 when it is malformed or given twice.
+pub(super) fn token(headers: &HeaderMap) -> ApiResult<Option<Token>> {
+    let mut values = headers.get_all(TOKEN_HEADER);
+    let Some(value) = values.next() else { return Ok(None) };
+    let bad = || ApiError::new(Code::InvalidToken, "X-Consistency-Token must be one token as a write answered it");
+    let token = value.to_str().ok().and_then(|text| text.parse().ok()).filter(|_| values.next().is_none());
+    token.map(Some).ok_or_else(bad)
+}
+
+/// Lets a request through when the mirror has what its token asks for, after a wait if it prefers one.
+///
+/// # Errors
+/// 400 for a token that this log has not reached, 409 for a token of another log, 503 `replica-behind`.
+pub(super) async fn gate(worker: &Worker, request: &HttpRequest) -> ApiResult<Gate> {
+    let Some(token) = token(request.headers())? else {
+        return Ok(Gate { seen: worker.shared.replica.last(), applied: None });
+    };
+    let wait = Prefer::of(request).wait;
+    let began = Instant::now();
+    let deadline = began + wait.unwrap_or_default();
+    let applied = wait.map(|wait| format!("wait={}", wait.as_secs()));
+    let mut asked = false;
+    loop {
+        let seen = worker.shared.replica.fresh(deadline.max(began + LOOK)).await;
+        if satisfied(&seen, token)? {
+            histogram!("platform_api_consistency_wait_seconds").record(began.elapsed().as_secs_f64());
+            return Ok(Gate { seen, applied });
+        }
+        if !asked {
+            asked = true;
+            refuse_future(worker, token, wait.is_some()).await?;
+        }
+        if Instant::now() >= deadline {
+            return Err(behind(&seen, token, began.elapsed()));
+        }
+    }
+}
+
+fn satisfied(seen: &Seen, token: Token) -> ApiResult<bool> {
+    let log = seen.checkpoint.as_ref().map_or(seen.log, |checkpoint| checkpoint.log);
+    if log != token.log {
+        let detail = format!("the token is of log {}, the mirror follows log {log}", token.log);
+        return Err(ApiError::new(Code::OtherLog, detail));
+    }
+    Ok(seen.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.watermark >= token.lsn))
+}
+
+/// Asks PostgreSQL once where its log ends: a token beyond that was never given out. A request that waits also writes a
+/// barrier, so that the stream moves past the token even when nobody writes; one barrier serves every token below it.
+async fn refuse_future(worker: &Worker, token: Token, waits: bool) -> ApiResult<()> {
+    let barrier = &worker.shared.barrier;
+    if barrier.load(Ordering::SeqCst) >= token.lsn.get() {
+        return Ok(());
+    }
+    let ask = async {
+        let client = worker.postgres().await?;
+        let position = posts_sql::position(&client).await?.ok_or_else(|| ApiError::internal("no position"))?;
+        // After the position was read, so that the barrier lies behind every token up to there.
+        if waits && position >= token.lsn {
+            posts_sql::emit_barrier(&client).await?;
+        }
+        Ok(position)
+    };
+    let end = worker.limited(ask).await?;
+    if end < token.lsn {
+        return Err(ApiError::new(Code::InvalidToken, "the token names a position that the log has not reached"));
+    }
+    if waits {
+        counter!("platform_api_barriers_total").increment(1);
+        barrier.fetch_max(end.get(), Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+fn behind(seen: &Seen, token: Token, waited: Duration) -> ApiError {
+    counter!("platform_api_replica_behind_total").increment(1);
+    let position = seen.checkpoint.as_ref().map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
+    let detail =
+        format!("the mirror is at {position}, the token asks for {}; waited {} ms", token.lsn, waited.as_millis());
+    ApiError::new(Code::ReplicaBehind, detail).retry_after(1)
+}
+
+/// The headers that say how fresh an answer is; none before the first load.
+pub(super) fn freshness(seen: &Seen) -> Vec<(&'static str, String)> {
+    let Some(checkpoint) = &seen.checkpoint else { return Vec::new() };
+    vec![
+        ("x-data-as-of", format_moment(checkpoint.committed_at)),
+        ("x-data-as-of-lsn", checkpoint.watermark.to_string()),
+        ("x-replication-lag-ms", seen.lag_ms(Utc::now()).unwrap_or_default().to_string()),
+    ]
+}
+
+/// Refuses when a table that is about to be read cannot answer rightly.
+///
+/// # Errors
+/// 503 with the table's state and reason.
+pub(super) fn check_tables(seen: &Seen, tables: &[String]) -> ApiResult<()> {
+    for table in tables {
+        let Some(state) = seen.tables.get(table) else { continue };
+        if matches!(state.state.as_str(), "loading" | "halted") {
+            let detail = match state.reason.is_empty() {
+                true => format!("table {table} is {}", state.state),
+                false => format!("table {table} is {}: {}", state.state, state.reason),
+            };
+            return Err(ApiError::new(Code::TableUnavailable, detail).retry_after(5));
+        }
+    }
+    Ok(())
+}

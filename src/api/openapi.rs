@@ -1,0 +1,177 @@
+//! The OpenAPI 3.1 document: collected from the handlers, completed by the endpoints of the SQL files.
+
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, HeaderBuilder, InfoBuilder, KnownFormat, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder,
+    PathItem, Ref, RefOr, Required, ResponseBuilder, ResponsesBuilder, Schema, SchemaFormat, Type as JsonType,
+};
+
+use super::results::Format;
+use crate::catalog::endpoint::Endpoint;
+use crate::catalog::endpoint_parameter::{Parameter, Presence, Type};
+
+const DESCRIPTION: &str = "Posts with their sentiment in PostgreSQL, analytics over the same posts in ClickHouse, which follows \
+within about a second.\n\n\
+**Read your writes.** Every write answers `X-Consistency-Token`. An analytics request that sends it back sees that write: with \
+`Prefer: wait=5` it waits for it, without it is answered 503 `replica-behind` when the mirror is not there yet. Every analytics \
+answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-Lag-Ms`).\n\n\
+**Errors** are `application/problem+json` (RFC 9457) with a stable `code`. **Times** are RFC 3339 in UTC, ranges `[from, to)`. \
+**Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.";
+
+/// The frame that the handlers' operations go into.
+pub(super) fn frame() -> OpenApi {
+    let mut openapi = OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("platform")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(DESCRIPTION))
+                .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
+                .build(),
+        )
+        .build();
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("pk_…")
+        .description(Some("An API key. Reading needs the scope `read`, changing `write`."))
+        .build();
+    openapi.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(bearer));
+    openapi
+}
+
+/// Adds what the handlers cannot know: keys for `/v1`, and one operation a SQL file.
+pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi {
+    for (path, item) in &mut openapi.paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            if path.starts_with("/v1/") && operation.security.is_none() {
+                operation.security = Some(vec![SecurityRequirement::new("api_key", Vec::<String>::new())]);
+            }
+        }
+    }
+    for endpoint in endpoints {
+        openapi.paths.paths.insert(format!("/v1/analytics/{}", endpoint.name), analytics(endpoint));
+    }
+    openapi
+}
+
+fn analytics(endpoint: &Endpoint) -> PathItem {
+    let mut operation = OperationBuilder::new()
+        .operation_id(Some(format!("get_analytics_{}", endpoint.name.replace('-', "_"))))
+        .tag("analytics")
+        .summary(Some(endpoint.summary.clone()))
+        .description((!endpoint.description.is_empty()).then(|| endpoint.description.clone()))
+        .security(SecurityRequirement::new("api_key", Vec::<String>::new()))
+        .responses(responses());
+    for parameter in &endpoint.parameters {
+        operation = operation.parameter(query_parameter(parameter));
+    }
+    let formats = ObjectBuilder::new().schema_type(JsonType::String).enum_values(Some(Format::ALL.map(Format::word)));
+    operation = operation
+        .parameter(parameter("format", ParameterIn::Query, "Form of the answer; wins over Accept", formats.build()))
+        .parameter(parameter(
+            "X-Consistency-Token",
+            ParameterIn::Header,
+            "Of a write that the answer must have seen",
+            text(),
+        ))
+        .parameter(parameter(
+            "Prefer",
+            ParameterIn::Header,
+            "wait=N: wait up to N seconds (at most 30) for the token",
+            text(),
+        ));
+    PathItem::new(HttpMethod::Get, operation.build())
+}
+
+fn parameter(
+    name: &str,
+    place: ParameterIn,
+    description: &str,
+    schema: utoipa::openapi::Object,
+) -> utoipa::openapi::path::Parameter {
+    ParameterBuilder::new()
+        .name(name)
+        .parameter_in(place)
+        .required(Required::False)
+        .description(Some(description))
+        .schema(Some(Schema::Object(schema)))
+        .build()
+}
+
+fn text() -> utoipa::openapi::Object {
+    ObjectBuilder::new().schema_type(JsonType::String).build()
+}
+
+fn query_parameter(described: &Parameter) -> utoipa::openapi::path::Parameter {
+    let mut documented = parameter(&described.name, ParameterIn::Query, &described.description, schema(described));
+    if described.presence == Presence::Required {
+        documented.required = Required::True;
+    }
+    documented
+}
+
+fn schema(parameter: &Parameter) -> utoipa::openapi::Object {
+    let object = ObjectBuilder::new();
+    let object = match &parameter.kind {
+        Type::Date => object.schema_type(JsonType::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))),
+        // A date is accepted too, so no format is promised.
+        Type::DateTime => {
+            object.schema_type(JsonType::String).description(Some("RFC 3339 time, or a date: its midnight in UTC"))
+        }
+        Type::String => object
+            .schema_type(JsonType::String)
+            .max_length(Some(parameter.max.and_then(|max| usize::try_from(max).ok()).unwrap_or(256))),
+        Type::Enum(words) => object.schema_type(JsonType::String).enum_values(Some(words.clone())),
+        Type::UInt32 | Type::Int64 => {
+            let format = if parameter.kind == Type::UInt32 { KnownFormat::Int32 } else { KnownFormat::Int64 };
+            let least = if parameter.kind == Type::UInt32 { Some(0) } else { None };
+            object
+                .schema_type(JsonType::Integer)
+                .format((parameter.kind == Type::Int64).then_some(SchemaFormat::KnownFormat(format)))
+                .minimum(parameter.min.or(least))
+                .maximum(parameter.max)
+        }
+    };
+    let default = match &parameter.presence {
+        Presence::Default(value) if parameter.kind.is_number() => serde_json::from_str(value).ok(),
+        Presence::Default(value) => Some(serde_json::Value::String(value.clone())),
+        Presence::Required | Presence::Optional => None,
+    };
+    object.default(default).build()
+}
+
+fn responses() -> utoipa::openapi::Responses {
+    let mut ok = ResponseBuilder::new().description("The rows").content(
+        Format::Json.media_type(),
+        ContentBuilder::new().schema(Some(Ref::from_schema_name("ResultSet"))).build(),
+    );
+    for format in [Format::Ndjson, Format::Csv] {
+        ok = ok.content(format.media_type(), ContentBuilder::new().schema(Some(Schema::Object(text()))).build());
+    }
+    for (name, description) in [
+        ("X-Data-As-Of", "Commit time of the newest change that the answer has seen"),
+        ("X-Data-As-Of-LSN", "Everything committed below this position of PostgreSQL's log is in the answer"),
+        ("X-Replication-Lag-Ms", "How old that is"),
+    ] {
+        let header = HeaderBuilder::new().schema(Some(Schema::Object(text()))).description(Some(description)).build();
+        ok = ok.header(name, header);
+    }
+    let mut responses = ResponsesBuilder::new().response("200", ok.build());
+    for (status, description) in [
+        ("400", "invalid-parameters or invalid-consistency-token"),
+        ("401", "unauthorized"),
+        ("403", "forbidden"),
+        ("406", "not-acceptable"),
+        ("409", "other-log"),
+        ("422", "result-too-large"),
+        ("503", "replica-behind, table-unavailable, database-unavailable or overloaded"),
+        ("504", "timeout"),
+    ] {
+        let problem = ContentBuilder::new().schema(Some(RefOr::Ref(Ref::from_schema_name("Problem")))).build();
+        let response = ResponseBuilder::new().description(description).content("application/problem+json", problem);
+        responses = responses.response(status, response.build());
+    }
+    responses.build()
+}

@@ -1,0 +1,151 @@
+//! The statements behind `/v1/sentiment-social`. Values are bound; column names come from our own tables only.
+//!
+//! Statements of one form are prepared once a connection. Those whose form depends on the request are sent with their types
+//! in one round trip and never kept: a client cannot fill a connection's cache.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+use deadpool_postgres::GenericClient as Cached;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{GenericClient, Row};
+
+use super::post_input::Changes;
+use crate::domain::Lsn;
+
+/// The columns of `Post`.
+pub(super) const COLUMNS: &str = "id, platform, post_id, author, content, lang, topic, hashtags, sentiment_label, sentiment_score, \
+    confidence, likes, replies, shares, model_name, raw::text as raw, posted_at, created_at, updated_at, row_version";
+
+/// Name of the constraint that makes (platform, post_id) unique.
+pub(super) const UNIQUE: &str = "sentiment_social_platform_post_id_key";
+
+type DriverResult<T> = Result<T, tokio_postgres::Error>;
+
+/// One post.
+pub(super) async fn find(client: &impl Cached, id: i64) -> DriverResult<Option<Row>> {
+    let statement =
+        client.prepare_cached(&format!("select {COLUMNS} from public.sentiment_social where id = $1")).await?;
+    client.query_opt(&statement, &[&id]).await
+}
+
+/// Inserts a whole post and returns it.
+pub(super) async fn insert(client: &impl GenericClient, post: &Changes) -> DriverResult<Row> {
+    let mut bound = Bound::default();
+    let (mut names, mut values) = (String::new(), String::new());
+    for (column, value) in &post.0 {
+        let separator = if names.is_empty() { "" } else { ", " };
+        let written = bound.add(value.bound(), |number| column.placeholder(number));
+        // Writing to a String cannot fail.
+        let _ = write!(names, "{separator}{}", column.name);
+        let _ = write!(values, "{separator}{written}");
+    }
+    let sql = format!("insert into public.sentiment_social ({names}) values ({values}) returning {COLUMNS}");
+    client.query_typed_one(&sql, &bound.0).await
+}
+
+/// Writes `changes` into a post and returns it. Without changes nothing is written.
+pub(super) async fn update(client: &impl GenericClient, id: i64, changes: &Changes) -> DriverResult<Option<Row>> {
+    if changes.0.is_empty() {
+        let sql = format!("select {COLUMNS} from public.sentiment_social where id = $1");
+        return client.query_typed_opt(&sql, &[(&id, Type::INT8)]).await;
+    }
+    let mut bound = Bound(vec![(&id, Type::INT8)]);
+    let mut assignments = String::new();
+    for (column, value) in &changes.0 {
+        let separator = if assignments.is_empty() { "" } else { ", " };
+        let written = bound.add(value.bound(), |number| column.placeholder(number));
+        let _ = write!(assignments, "{separator}{} = {written}", column.name);
+    }
+    let sql = format!("update public.sentiment_social set {assignments} where id = $1 returning {COLUMNS}");
+    client.query_typed_opt(&sql, &bound.0).await
+}
+
+/// Locks a post and returns its `row_version` and `raw`.
+pub(super) async fn lock(client: &impl Cached, id: i64) -> DriverResult<Option<Row>> {
+    let sql = "select row_version, raw::text as raw from public.sentiment_social where id = $1 for update";
+    let statement = client.prepare_cached(sql).await?;
+    client.query_opt(&statement, &[&id]).await
+}
+
+/// Deletes a post.
+pub(super) async fn delete(client: &impl Cached, id: i64) -> DriverResult<()> {
+    let statement = client.prepare_cached("delete from public.sentiment_social where id = $1").await?;
+    client.execute(&statement, &[&id]).await.map(drop)
+}
+
+/// The position after everything that was committed on this connection: the token's. Ask after the commit.
+pub(super) async fn position(client: &impl Cached) -> DriverResult<Option<Lsn>> {
+    let statement = client.prepare_cached("select pg_current_wal_insert_lsn()::text").await?;
+    let text: String = client.query_one(&statement, &[]).await?.try_get(0)?;
+    Ok(text.parse().ok())
+}
+
+/// Writes a message into the log that reaches the sink like a change, so that the watermark passes what came before it.
+pub(super) async fn emit_barrier(client: &impl Cached) -> DriverResult<()> {
+    let statement = client.prepare_cached("select pg_logical_emit_message(true, 'platform.barrier', '')").await?;
+    client.execute(&statement, &[]).await.map(drop)
+}
+
+/// What a list shows.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct Filter {
+    /// Exact values of columns; the names are ours.
+    pub equal: Vec<(&'static str, String)>,
+    /// First `posted_at`.
+    pub posted_from: Option<DateTime<Utc>>,
+    /// First `posted_at` that is too late.
+    pub posted_to: Option<DateTime<Utc>>,
+    /// Oldest first instead of newest first.
+    pub oldest_first: bool,
+}
+
+/// The posts behind `after` in the filter's order, at most `limit`.
+pub(super) async fn list(
+    client: &impl GenericClient,
+    filter: &Filter,
+    after: Option<(DateTime<Utc>, i64)>,
+    limit: i64,
+) -> DriverResult<Vec<Row>> {
+    let mut bound = Bound::default();
+    let mut conditions = String::from("true");
+    for (column, value) in &filter.equal {
+        let written = bound.add(Some((value, Type::TEXT)), |number| format!("${number}"));
+        let _ = write!(conditions, " and {column} = {written}");
+    }
+    for (operator, moment) in [(">=", &filter.posted_from), ("<", &filter.posted_to)] {
+        if let Some(moment) = moment {
+            let written = bound.add(Some((moment, Type::TIMESTAMPTZ)), |number| format!("${number}"));
+            let _ = write!(conditions, " and posted_at {operator} {written}");
+        }
+    }
+    let (direction, beyond) = if filter.oldest_first { ("asc", ">") } else { ("desc", "<") };
+    if let Some((posted_at, id)) = &after {
+        let posted_at = bound.add(Some((posted_at, Type::TIMESTAMPTZ)), |number| format!("${number}"));
+        let id = bound.add(Some((id, Type::INT8)), |number| format!("${number}"));
+        let _ = write!(conditions, " and (posted_at, id) {beyond} ({posted_at}, {id})");
+    }
+    let limit = bound.add(Some((&limit, Type::INT8)), |number| format!("${number}"));
+    let sql = format!(
+        "select {COLUMNS} from public.sentiment_social where {conditions} \
+         order by posted_at {direction}, id {direction} limit {limit}"
+    );
+    client.query_typed(&sql, &bound.0).await
+}
+
+/// Values in the order of their placeholders.
+#[derive(Default)]
+struct Bound<'a>(Vec<(&'a (dyn ToSql + Sync), Type)>);
+
+impl<'a> Bound<'a> {
+    /// Binds `value` and returns its placeholder, or `default`.
+    fn add(&mut self, value: Option<(&'a (dyn ToSql + Sync), Type)>, placeholder: impl Fn(usize) -> String) -> String {
+        match value {
+            Some(value) => {
+                self.0.push(value);
+                placeholder(self.0.len())
+            }
+            None => "default".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! How far the mirror is: one poller a process watches the checkpoint; requests read what it saw or wait for it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::shutdown::Shutdown;
+use crate::store::checkpoint::{self, Checkpoint, parse_time, text};
+use crate::store::clickhouse::{ClickHouse, Error};
+
+/// Pause between two looks while nobody waits.
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
+/// Least pause between two looks while somebody waits.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// Age of the slowly changing part (log number, states of tables) that is still good.
+const SLOW_PART: Duration = Duration::from_secs(1);
+/// The log's number before ClickHouse knows any.
+const FIRST_LOG: u16 = 1;
+
+/// What the poller saw.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    /// When the look began; nothing seen is older.
+    pub began: Instant,
+    /// The newest checkpoint; `None` before the first load.
+    pub checkpoint: Option<Checkpoint>,
+    /// Number of the current log.
+    pub log: u16,
+    /// State of every mirrored table that has one.
+    pub tables: BTreeMap<String, TableState>,
+    /// Why the last look failed; the rest is then from an earlier one.
+    pub error: Option<String>,
+}
+
+/// What a mirrored table is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableState {
+    /// `loading`, `halted`, …
+    pub state: String,
+    /// Why, for people.
+    pub reason: String,
+    /// Position that the watermark must pass before a load counts.
+    pub snapshot_lsn: u64,
+    /// Rows that the last load copied.
+    pub rows_loaded: u64,
+    /// Since when.
+    pub changed_at: DateTime<Utc>,
+}
+
+impl Seen {
+    fn nothing() -> Self {
+        Self {
+            began: Instant::now(),
+            checkpoint: None,
+            log: FIRST_LOG,
+            tables: BTreeMap::new(),
+            error: Some("not asked yet".to_owned()),
+        }
+    }
+
+    /// Milliseconds from the newest applied commit to `now`; heartbeats keep it small while nothing else happens.
+    pub(super) fn lag_ms(&self, now: DateTime<Utc>) -> Option<i64> {
+        self.checkpoint.as_ref().map(|checkpoint| (now - checkpoint.committed_at).num_milliseconds().max(0))
+    }
+}
+
+/// Reader of what the poller sees.
+#[derive(Debug, Clone)]
+pub(super) struct Replica {
+    seen: watch::Receiver<Arc<Seen>>,
+    wanted: Arc<Notify>,
+}
+
+impl Replica {
+    /// Starts the poller on the current runtime; it ends with `shutdown`.
+    pub(super) fn start(clickhouse: ClickHouse, pipeline: String, shutdown: &Shutdown) -> Self {
+        let (sender, seen) = watch::channel(Arc::new(Seen::nothing()));
+        let wanted = Arc::new(Notify::new());
+        let replica = Self { seen, wanted: Arc::clone(&wanted) };
+        let stop = shutdown.token().clone();
+        tokio::spawn(async move {
+            let mut slow_part_at = None;
+            loop {
+                let before = Arc::clone(&sender.borrow());
+                let next = look(&clickhouse, &pipeline, &before, &mut slow_part_at).await;
+                if sender.send(Arc::new(next)).is_err() {
+                    return;
+                }
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tokio::time::sleep(IDLE_PAUSE) => {}
+                    () = wanted.notified() => tokio::time::sleep(BUSY_PAUSE).await,
+                }
+            }
+        });
+        replica
+    }
+
+    /// What was seen last, at most about a second ago.
+    pub(super) fn last(&self) -> Arc<Seen> {
+        Arc::clone(&self.seen.borrow())
+    }
+
+    /// What is seen by a look that begins from now on.
+    pub(super) async fn fresh(&self, deadline: Instant) -> Arc<Seen> {
+        let since = Instant::now();
+        let mut seen = self.seen.clone();
+        self.wanted.notify_one();
+        let waited = tokio::time::timeout_at(deadline, async {
+            loop {
+                let current = Arc::clone(&seen.borrow_and_update());
+                if current.began >= since || seen.changed().await.is_err() {
+                    return current;
+                }
+                // A look was already under way: ask for the one after it.
+                self.wanted.notify_one();
+            }
+        });
+        waited.await.unwrap_or_else(|_| self.last())
+    }
+}
+
+async fn look(clickhouse: &ClickHouse, pipeline: &str, before: &Seen, slow_part_at: &mut Option<Instant>) -> Seen {
+    let began = Instant::now();
+    let mut seen = Seen { began, error: None, ..before.clone() };
+    let result = async {
+        seen.checkpoint = checkpoint::latest(clickhouse, pipeline).await?;
+        if slow_part_at.is_none_or(|at| at.elapsed() >= SLOW_PART) {
+            seen.log = newest_log(clickhouse).await?;
+            seen.tables = table_states(clickhouse).await?;
+            *slow_part_at = Some(Instant::now());
+        }
+        Ok::<(), Error>(())
+    };
+    if let Err(error) = result.await {
+        seen.error = Some(error.to_string());
+    }
+    seen
+}
+
+async fn newest_log(clickhouse: &ClickHouse) -> Result<u16, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        log: u16,
+    }
+    let row: Option<Row> = clickhouse.fetch_optional("select max(log) as log from platform.logs", &[]).await?;
+    Ok(row.map_or(FIRST_LOG, |row| row.log.max(FIRST_LOG)))
+}
+
+async fn table_states(clickhouse: &ClickHouse) -> Result<BTreeMap<String, TableState>, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        table: String,
+        state: String,
+        reason: String,
+        #[serde(with = "text")]
+        snapshot_lsn: u64,
+        #[serde(with = "text")]
+        rows_loaded: u64,
+        changed_at: String,
+    }
+    let sql = "select table, state, reason, snapshot_lsn, rows_loaded, changed_at from platform.tables final";
+    let rows: Vec<Row> = clickhouse.fetch_all(sql, &[]).await?;
+    let states = rows.into_iter().map(|row| {
+        let state = TableState {
+            state: row.state,
+            reason: row.reason,
+            snapshot_lsn: row.snapshot_lsn,
+            rows_loaded: row.rows_loaded,
+            changed_at: parse_time(&row.changed_at)?,
+        };
+        Ok((row.table, state))
+    });
+    states.collect()
+}

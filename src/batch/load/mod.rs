@@ -1,0 +1,202 @@
+//! `platform load`: whole tables from PostgreSQL into the mirror, right at any time, while everything runs.
+//!
+//! ```text
+//! slot ─► L0 ─► marker ─► wait for running transactions ─► snapshot ─► COPY ranges ─► Native blocks ─► floor
+//! ```
+//!
+//! Loaded rows take the version (log, L0, 0). A change committed before L0 has a lower version and is in the snapshot; one
+//! committed after the marker has a `last_commit_lsn` above L0 and wins; one in between is in the snapshot, because the
+//! snapshot opens only after every transaction that ran at the marker has ended.
+
+mod copy;
+mod snapshot;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use tokio_postgres::Client;
+
+use crate::catalog::Table;
+use crate::config::Settings;
+use crate::domain::{Failure, Lsn, TableName, Version};
+use crate::store::checkpoint::{self, Checkpoint};
+use crate::store::clickhouse::ClickHouse;
+use crate::store::connect::Connect;
+use crate::store::kafka::{self, Topic};
+use crate::store::mirror::{self, Log, StateChange, TableState};
+use crate::store::{postgres, replication, table_shapes};
+pub use copy::Progress;
+
+/// Identifies the loads' advisory lock ("platload" in ASCII).
+const LOCK: i64 = 0x706c_6174_6c6f_6164;
+
+/// What a load did.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    job: &'static str,
+    tables: Vec<Loaded>,
+    rows: u64,
+    parked: u64,
+    l0: String,
+    duration_ms: u128,
+}
+
+#[derive(Debug, Serialize)]
+struct Loaded {
+    table: String,
+    rows: u64,
+    parked: u64,
+}
+
+/// Loads `names`, or every published table when it is empty.
+///
+/// # Errors
+/// `Failure::Busy` while another load runs or transactions do not end, `Failure::Config` for a table that cannot be
+/// mirrored, `Failure::Unavailable` when a part does not answer. What an interrupted load left is mended by running it again.
+pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) -> anyhow::Result<Report> {
+    let begun = std::time::Instant::now();
+    let client = postgres::connect(&settings.postgres, "platform load").await?;
+    client.batch_execute("set statement_timeout = 0").await?;
+    lock(&client).await?;
+    let clickhouse = ClickHouse::new(&settings.clickhouse)?;
+    let tables = choose(&client, settings, names).await?;
+    let log = prepare_log(settings, &client, &clickhouse, names.is_empty()).await?;
+
+    let l0 = replication::insert_lsn(&client).await?;
+    let version = Version::of_load(log.number, l0).context("the log's position does not fit into a version")?;
+    let log = remember_first_load(&clickhouse, log, l0).await?;
+    for table in &tables {
+        mirror::ensure_table(&clickhouse, table)
+            .await
+            .with_context(|| format!("making the mirror of {}", table.name()))?;
+        store_state(&clickhouse, table, TableState::Loading, version, Lsn::ZERO, 0).await?;
+    }
+    let snapshot = snapshot::open(&client, &settings.postgres, &settings.load, l0).await?;
+    tracing::info!(log = log.number, l0 = %l0, snapshot = %snapshot.lsn, tables = tables.len(), "copying");
+    let copied = copy::tables(settings, &clickhouse, &tables, &snapshot, version, progress).await?;
+    snapshot.close().await?;
+
+    let mut loaded = Vec::new();
+    for (table, counts) in tables.iter().zip(copied) {
+        mirror::raise_floor(&clickhouse, table.name(), version, "load").await.context("raising the floor")?;
+        store_state(&clickhouse, table, TableState::Live, version, snapshot.lsn, counts.rows).await?;
+        loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
+    }
+    Ok(Report {
+        job: "load",
+        rows: loaded.iter().map(|table| table.rows).sum(),
+        parked: loaded.iter().map(|table| table.parked).sum(),
+        tables: loaded,
+        l0: l0.to_string(),
+        duration_ms: begun.elapsed().as_millis(),
+    })
+}
+
+async fn lock(client: &Client) -> anyhow::Result<()> {
+    let row = client.query_one("select pg_try_advisory_lock($1)", &[&LOCK]).await.context("taking the load lock")?;
+    if row.try_get::<_, bool>(0)? {
+        return Ok(());
+    }
+    Err(Failure::Busy("another `platform load` is running on this database".into()).into())
+}
+
+async fn choose(client: &Client, settings: &Settings, names: &[TableName]) -> anyhow::Result<Vec<Table>> {
+    let publication = &settings.sink.pipeline;
+    let published = table_shapes::published(client, publication).await?;
+    for (name, refusal) in &published.refused {
+        if names.contains(name) {
+            return Err(Failure::Config(format!("{name} cannot be mirrored: {refusal}")).into());
+        }
+        tracing::warn!(table = %name, reason = %refusal, "not mirrored");
+    }
+    let missing = names.iter().find(|name| published.tables.iter().all(|table| table.name() != *name));
+    if let Some(name) = missing {
+        let text = format!(
+            "{name} is not in the publication {publication}; run: alter publication {publication} add table {name}"
+        );
+        return Err(Failure::Config(text).into());
+    }
+    let mut tables = published.tables;
+    tables.retain(|table| names.is_empty() || names.contains(table.name()));
+    if tables.is_empty() {
+        return Err(Failure::Config(format!(
+            "the publication {publication} has no table that can be mirrored; run `platform migrate` first"
+        ))
+        .into());
+    }
+    Ok(tables)
+}
+
+/// Makes sure of the topic, the slot, the log's number and the first checkpoint.
+async fn prepare_log(settings: &Settings, client: &Client, clickhouse: &ClickHouse, all: bool) -> anyhow::Result<Log> {
+    let pipeline = &settings.sink.pipeline;
+    kafka::ensure_topic(&settings.kafka, &settings.sink.topic).await?;
+    let identity = replication::log_identity(client).await?;
+    let newest =
+        mirror::newest_log(clickhouse).await.context("reading the log's number; run `platform migrate` first")?;
+    let same = newest.as_ref().filter(|log| log.identity == identity);
+    let slot = replication::slot_exists(client, pipeline).await?;
+    if !all && (!slot || (newest.is_some() && same.is_none())) {
+        let text = "the replication slot is gone, or the database is another one: every table must be loaded; run `platform load` without names";
+        return Err(Failure::Config(text.into()).into());
+    }
+    if !slot {
+        replication::create_slot(client, pipeline).await?;
+        tracing::info!(slot = pipeline, "replication slot made");
+        if !settings.connect.url.is_empty() {
+            // Offsets of an earlier slot would make the task fail, or skip.
+            Connect::new(&settings.connect)?
+                .reset_offsets(pipeline)
+                .await
+                .context("resetting the connector's offsets")?;
+        }
+    }
+    if checkpoint::latest(clickhouse, pipeline).await?.is_none() {
+        first_checkpoint(settings, clickhouse).await?;
+    }
+    Ok(match (same, newest.as_ref()) {
+        (Some(log), _) => log.clone(),
+        (None, previous) => {
+            let number =
+                previous.map_or(Some(1), |log| log.number.checked_add(1)).context("65,535 logs are used up")?;
+            Log { number, identity, first_load: Lsn::ZERO }
+        }
+    })
+}
+
+async fn remember_first_load(clickhouse: &ClickHouse, log: Log, l0: Lsn) -> anyhow::Result<Log> {
+    if log.first_load != Lsn::ZERO {
+        return Ok(log);
+    }
+    let log = Log { first_load: l0, ..log };
+    mirror::store_log(clickhouse, &log).await.context("remembering the log")?;
+    Ok(log)
+}
+
+async fn first_checkpoint(settings: &Settings, clickhouse: &ClickHouse) -> anyhow::Result<()> {
+    let mut topic = Topic::new(&settings.kafka, &settings.sink.topic)?;
+    let (first, _) = topic.bounds().await.map_err(|error| Failure::Unavailable(error.to_string()))?;
+    let checkpoint = Checkpoint {
+        term: 0,
+        batch: 0,
+        log: 1,
+        topic: settings.sink.topic.clone(),
+        next_offset: first,
+        watermark: Lsn::ZERO,
+        record_hash: String::new(),
+        heartbeat: -1,
+        committed_at: chrono::DateTime::UNIX_EPOCH,
+    };
+    checkpoint::store(clickhouse, &settings.sink.pipeline, &checkpoint).await.context("storing the first checkpoint")
+}
+
+async fn store_state(
+    clickhouse: &ClickHouse,
+    table: &Table,
+    state: TableState,
+    load_version: Version,
+    snapshot: Lsn,
+    rows: u64,
+) -> anyhow::Result<()> {
+    let change = StateChange { state, reason: "load", load_version, snapshot, rows };
+    mirror::store_state(clickhouse, table.name(), &change).await.context("storing the table's state")
+}

@@ -1,0 +1,337 @@
+//! Rows of one table on their way into ClickHouse: columns of the table and what the mirror adds to each row.
+
+use serde::de::DeserializeSeed as _;
+use serde_json::value::RawValue;
+
+use super::codec::CellError;
+use super::column::{Column, Layout, write_length};
+use super::json_row::{Placeholder, RowSeed, RowState};
+use super::{CopyReader, Table};
+use crate::domain::Version;
+
+/// What the mirror adds to a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowMeta {
+    /// The event's place in the log.
+    pub version: Version,
+    /// Whether the row says that its key is gone.
+    pub deleted: bool,
+    /// Commit time in PostgreSQL, microseconds since 1970.
+    pub committed_at: i64,
+    /// Time of writing, microseconds since 1970.
+    pub synced_at: i64,
+}
+
+/// Why a row is not in the block.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// A value cannot be stored; the row is to be parked.
+    #[error("column {column}: {error}")]
+    Cell {
+        /// The column's name.
+        column: String,
+        /// What is wrong with its value.
+        error: CellError,
+    },
+    /// The row is not a JSON object of values.
+    #[error("the row cannot be read: {0}")]
+    Malformed(String),
+}
+
+/// What came with a row that was appended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Appended {
+    /// Positions of columns whose value the event does not know: unchanged TOAST, or missing from it.
+    pub missing: Vec<usize>,
+    /// Whether the event has another shape than the table: a field more, or a column less.
+    pub other_shape: bool,
+}
+
+/// A block under construction.
+#[derive(Debug, Clone)]
+pub struct Block {
+    columns: Vec<Column>,
+    versions: Column,
+    deleted: Column,
+    committed_at: Column,
+    synced_at: Column,
+    rows: usize,
+}
+
+/// Names and types of the columns that every mirror table has after the table's own.
+pub const META_COLUMNS: [(&str, &str); 4] = [
+    ("_version", "UInt128"),
+    ("_deleted", "UInt8"),
+    ("_committed_at", "DateTime64(6, 'UTC')"),
+    ("_synced_at", "DateTime64(6, 'UTC')"),
+];
+
+impl Block {
+    /// An empty block for rows of `table`.
+    pub fn new(table: &Table) -> Self {
+        let fixed = |size| Column::scalar(Layout::Fixed(size), false);
+        Self {
+            columns: table.columns().iter().map(|column| column.codec().new_column()).collect(),
+            versions: fixed(16),
+            deleted: fixed(1),
+            committed_at: fixed(8),
+            synced_at: fixed(8),
+            rows: 0,
+        }
+    }
+
+    /// Rows in the block.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes in the block, without the mirror's own columns.
+    pub fn bytes(&self) -> usize {
+        self.columns.iter().map(Column::bytes).sum()
+    }
+
+    /// The primary key of a row, in a form that is equal exactly when the keys are.
+    pub fn key(&self, table: &Table, row: usize) -> Vec<u8> {
+        let mut key = Vec::new();
+        for position in table.key() {
+            let value = self.columns.get(*position).and_then(|column| column.get(row)).unwrap_or_default();
+            write_length(&mut key, value.len());
+            key.extend_from_slice(value);
+        }
+        key
+    }
+
+    /// The primary key of a row as PostgreSQL's texts; `None` when a key column's type has none here.
+    pub fn key_texts(&self, table: &Table, row: usize) -> Option<Vec<String>> {
+        let text = |position: &usize| {
+            let column = table.columns().get(*position)?;
+            column.codec().to_text(self.columns.get(*position)?.get(row)?)
+        };
+        table.key().iter().map(text).collect()
+    }
+
+    /// A row's version, and whether it is a tombstone.
+    pub fn version_of(&self, row: usize) -> Option<(Version, bool)> {
+        let version = u128::from_le_bytes(self.versions.get(row)?.try_into().ok()?);
+        Some((Version::from_raw(version), self.deleted.get(row)? == [1]))
+    }
+
+    /// A cell as PostgreSQL's text; `None` for NULL and for types that have none here.
+    pub fn cell(&self, table: &Table, row: usize, column: &str) -> Option<String> {
+        let position = table.position(column)?;
+        table.columns().get(position)?.codec().to_text(self.columns.get(position)?.get(row)?)
+    }
+
+    /// Appends a row from an event.
+    ///
+    /// # Errors
+    /// The row cannot be stored exactly; the block is as it was.
+    pub fn push_json(
+        &mut self,
+        table: &Table,
+        row: &RawValue,
+        placeholder: &Placeholder,
+        meta: RowMeta,
+    ) -> Result<Appended, RowError> {
+        let state = self.read_json(table, row, placeholder)?;
+        let mut missing = state.unavailable;
+        let mut other_shape = state.unknown_field;
+        for (position, (column, seen)) in self.columns.iter_mut().zip(&state.seen).enumerate() {
+            if !seen {
+                column.push_default();
+                missing.push(position);
+                other_shape = true;
+            }
+        }
+        self.push_meta(meta);
+        Ok(Appended { missing, other_shape })
+    }
+
+    /// Appends a tombstone: the key out of `row`, which may hold made-up values elsewhere.
+    ///
+    /// # Errors
+    /// A key column is missing or cannot be stored; the block is as it was.
+    pub fn push_tombstone(
+        &mut self,
+        table: &Table,
+        row: &RawValue,
+        placeholder: &Placeholder,
+        meta: RowMeta,
+    ) -> Result<(), RowError> {
+        let mut scratch = Self::new(table);
+        let state = scratch.read_json_lenient(table, row, placeholder)?;
+        let broken = state.error.filter(|(position, _)| table.key().contains(position));
+        let missing = table.key().iter().find(|position| state.seen.get(**position) != Some(&true));
+        if let Some((position, error)) =
+            broken.or_else(|| missing.map(|at| (*at, CellError::Malformed("a key column in the event"))))
+        {
+            return Err(row_error(table, position, error));
+        }
+        self.push_key_of(table, &scratch, meta);
+        Ok(())
+    }
+
+    /// Appends a tombstone for the key of the only row of `row`.
+    pub fn push_key_of(&mut self, table: &Table, row: &Self, meta: RowMeta) {
+        for (position, (column, from)) in self.columns.iter_mut().zip(&row.columns).enumerate() {
+            let copied = table.key().contains(&position).then(|| column.push_from(from, 0)).flatten();
+            if copied.is_none() {
+                column.push_default();
+            }
+        }
+        self.push_meta(RowMeta { deleted: true, ..meta });
+    }
+
+    /// Appends a tuple of a binary COPY, or of a query with the same select list.
+    ///
+    /// # Errors
+    /// The row cannot be stored exactly; the block is as it was.
+    pub fn push_tuple(&mut self, table: &Table, tuple: &[u8], meta: RowMeta) -> Result<(), RowError> {
+        self.push_cells(table, CopyReader::cells(tuple), meta)
+    }
+
+    /// As `push_tuple`, cell by cell in the order of the table's columns.
+    ///
+    /// # Errors
+    /// The row cannot be stored exactly; the block is as it was.
+    pub fn push_cells<'a>(
+        &mut self,
+        table: &Table,
+        mut cells: impl Iterator<Item = Option<&'a [u8]>>,
+        meta: RowMeta,
+    ) -> Result<(), RowError> {
+        for (position, (field, column)) in table.columns().iter().zip(&mut self.columns).enumerate() {
+            let cell = cells.next().ok_or(CellError::Malformed("as many values as columns"));
+            if let Err(error) = cell.and_then(|cell| field.codec().push_binary(column, cell)) {
+                self.rewind();
+                return Err(row_error(table, position, error));
+            }
+        }
+        self.push_meta(meta);
+        Ok(())
+    }
+
+    /// Appends the only row of `row`, with `replaced` columns taken from row `at` of `donor`.
+    pub fn push_merged(
+        &mut self,
+        row: &Self,
+        replaced: &[usize],
+        donor: &Self,
+        at: usize,
+        meta: RowMeta,
+    ) -> Option<()> {
+        for (position, column) in self.columns.iter_mut().enumerate() {
+            let (source, index) = if replaced.contains(&position) { (donor, at) } else { (row, 0) };
+            let copied = source.columns.get(position).and_then(|from| column.push_from(from, index));
+            if copied.is_none() {
+                self.rewind();
+                return None;
+            }
+        }
+        self.push_meta(meta);
+        Some(())
+    }
+
+    /// Appends row `at` of `other`, a block of the same table, under another `meta`.
+    pub fn push_row_of(&mut self, other: &Self, at: usize, meta: RowMeta) -> Option<()> {
+        let rows = self.rows;
+        for (to, from) in self.columns.iter_mut().zip(&other.columns) {
+            if to.push_from(from, at).is_none() {
+                self.columns.iter_mut().for_each(|column| column.truncate(rows));
+                return None;
+            }
+        }
+        self.push_meta(meta);
+        Some(())
+    }
+
+    /// The newest row as a block of its own, taken out of this one.
+    pub fn pop_last(&mut self, table: &Table) -> Option<Self> {
+        let mut row = Self::new(table);
+        let last = self.rows.checked_sub(1)?;
+        for (to, from) in row.columns.iter_mut().zip(&self.columns) {
+            to.push_from(from, last)?;
+        }
+        for (to, from) in row.meta_mut().into_iter().zip(self.meta()) {
+            to.push_from(from, last)?;
+        }
+        row.rows = 1;
+        self.rows = last;
+        self.rewind();
+        for column in self.meta_mut() {
+            column.truncate(last);
+        }
+        Some(row)
+    }
+
+    /// The block in ClickHouse's `Native` format, with the mirror's own columns last.
+    pub fn to_native(&self, table: &Table) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes() + self.rows * 33 + 64 * self.columns.len());
+        write_length(&mut out, self.columns.len() + META_COLUMNS.len());
+        write_length(&mut out, self.rows);
+        let own = table.columns().iter().map(|column| (column.name().to_owned(), column.codec().native_type()));
+        let meta = META_COLUMNS.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned()));
+        for ((name, kind), column) in own.chain(meta).zip(self.columns.iter().chain(self.meta())) {
+            for text in [name, kind] {
+                write_length(&mut out, text.len());
+                out.extend_from_slice(text.as_bytes());
+            }
+            column.write_native(&mut out);
+        }
+        out
+    }
+
+    fn read_json(&mut self, table: &Table, row: &RawValue, placeholder: &Placeholder) -> Result<RowState, RowError> {
+        let mut state = self.read_json_lenient(table, row, placeholder)?;
+        if let Some((position, error)) = state.error.take() {
+            self.rewind();
+            return Err(row_error(table, position, error));
+        }
+        Ok(state)
+    }
+
+    fn read_json_lenient(
+        &mut self,
+        table: &Table,
+        row: &RawValue,
+        placeholder: &Placeholder,
+    ) -> Result<RowState, RowError> {
+        let mut state = RowState { seen: vec![false; self.columns.len()], ..RowState::default() };
+        let seed = RowSeed { table, columns: &mut self.columns, placeholder, state: &mut state };
+        let mut deserializer = serde_json::Deserializer::from_str(row.get());
+        if let Err(error) = seed.deserialize(&mut deserializer) {
+            self.rewind();
+            // The position is enough to find it in the parked message; serde's text could quote a value.
+            return Err(RowError::Malformed(format!("line {} column {}", error.line(), error.column())));
+        }
+        Ok(state)
+    }
+
+    fn rewind(&mut self) {
+        let rows = self.rows;
+        for column in &mut self.columns {
+            column.truncate(rows);
+        }
+    }
+
+    fn push_meta(&mut self, meta: RowMeta) {
+        self.versions.push(&meta.version.get().to_le_bytes());
+        self.deleted.push(&[u8::from(meta.deleted)]);
+        self.committed_at.push(&meta.committed_at.to_le_bytes());
+        self.synced_at.push(&meta.synced_at.to_le_bytes());
+        self.rows += 1;
+    }
+
+    fn meta(&self) -> [&Column; 4] {
+        [&self.versions, &self.deleted, &self.committed_at, &self.synced_at]
+    }
+
+    fn meta_mut(&mut self) -> [&mut Column; 4] {
+        [&mut self.versions, &mut self.deleted, &mut self.committed_at, &mut self.synced_at]
+    }
+}
+
+fn row_error(table: &Table, position: usize, error: CellError) -> RowError {
+    let column = table.columns().get(position).map_or_else(String::new, |column| column.name().to_owned());
+    RowError::Cell { column, error }
+}

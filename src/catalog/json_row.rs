@@ -1,0 +1,257 @@
+//! Debezium's JSON rows, decoded straight into columns.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+
+use super::codec::{CellError, Codec};
+use super::column::Column;
+use super::{PgType, Table};
+
+/// Text that stands for a TOAST value that an update did not touch, in the forms that it takes.
+#[derive(Debug, Clone)]
+pub struct Placeholder {
+    text: String,
+    base64: String,
+    codes: Vec<i64>,
+}
+
+impl Placeholder {
+    /// Of the connector's setting `unavailable.value.placeholder`.
+    pub fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), base64: BASE64.encode(text), codes: text.bytes().map(i64::from).collect() }
+    }
+}
+
+/// What a row brought, column by column of the table.
+#[derive(Debug, Default)]
+pub(super) struct RowState {
+    /// Columns that were in the row.
+    pub(super) seen: Vec<bool>,
+    /// Columns whose value the row does not know: unchanged TOAST. They hold a default meanwhile.
+    pub(super) unavailable: Vec<usize>,
+    /// Whether the row had a field that the table has not.
+    pub(super) unknown_field: bool,
+    /// The first value that cannot be stored, with the column's position.
+    pub(super) error: Option<(usize, CellError)>,
+}
+
+/// Reads one JSON object into `columns`.
+pub(super) struct RowSeed<'a> {
+    pub(super) table: &'a Table,
+    pub(super) columns: &'a mut [Column],
+    pub(super) placeholder: &'a Placeholder,
+    pub(super) state: &'a mut RowState,
+}
+
+impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for RowSeed<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row as a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        // Fields come in the table's order; a look-up by name is needed only after a change of the table.
+        let mut hint = 0;
+        while let Some(position) = map.next_key_seed(FieldSeed { table: self.table, hint })? {
+            let Some(position) = position else {
+                self.state.unknown_field = true;
+                map.next_value::<serde::de::IgnoredAny>()?;
+                continue;
+            };
+            hint = position + 1;
+            let (Some(field), Some(column), Some(seen)) =
+                (self.table.columns().get(position), self.columns.get_mut(position), self.state.seen.get_mut(position))
+            else {
+                return Err(A::Error::custom("a column outside the table"));
+            };
+            if std::mem::replace(seen, true) {
+                return Err(A::Error::custom("a field twice in one row"));
+            }
+            let outcome =
+                map.next_value_seed(CellSeed { codec: field.codec(), column, placeholder: self.placeholder })?;
+            match outcome {
+                Cell::Stored => {}
+                Cell::Unavailable => self.state.unavailable.push(position),
+                Cell::Refused(error) => {
+                    // The rest is read for its form only; the whole row is taken back.
+                    self.state.error.get_or_insert((position, error));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct FieldSeed<'a> {
+    table: &'a Table,
+    hint: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for FieldSeed<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a column's name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        if self.table.columns().get(self.hint).is_some_and(|column| column.name() == name) {
+            return Ok(Some(self.hint));
+        }
+        Ok(self.table.position(name))
+    }
+}
+
+enum Cell {
+    Stored,
+    Unavailable,
+    Refused(CellError),
+}
+
+impl From<Result<(), CellError>> for Cell {
+    fn from(result: Result<(), CellError>) -> Self {
+        match result {
+            Ok(()) => Self::Stored,
+            Err(error) => Self::Refused(error),
+        }
+    }
+}
+
+struct CellSeed<'a> {
+    codec: &'a Codec,
+    column: &'a mut Column,
+    placeholder: &'a Placeholder,
+}
+
+impl CellSeed<'_> {
+    fn unavailable(self) -> Cell {
+        self.column.push_default();
+        Cell::Unavailable
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for CellSeed<'_> {
+    type Value = Cell;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Cell, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for CellSeed<'_> {
+    type Value = Cell;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a column's value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Cell, E> {
+        Ok(self.codec.push_null(self.column).into())
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Cell, E> {
+        Ok(self.codec.push_bool(self.column, value).into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Cell, E> {
+        Ok(self.codec.push_int(self.column, value).into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Cell, E> {
+        match i64::try_from(value) {
+            Ok(value) => Ok(self.codec.push_int(self.column, value).into()),
+            Err(_) => Ok(Cell::Refused(CellError::OutOfRange("Int64"))),
+        }
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Cell, E> {
+        Ok(self.codec.push_float(self.column, value).into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Cell, E> {
+        let stands_for_unchanged = match self.codec.pg() {
+            PgType::Bytea => text == self.placeholder.base64,
+            pg => pg.may_be_toasted() && text == self.placeholder.text,
+        };
+        if stands_for_unchanged {
+            return Ok(self.unavailable());
+        }
+        Ok(self.codec.push_text(self.column, text).into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Cell, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element::<serde_json::Value>()? {
+            elements.push(element);
+        }
+        if is_placeholder(&elements, self.placeholder) {
+            return Ok(self.unavailable());
+        }
+        Ok(push_array(self.codec, self.column, &elements).into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cell, A::Error> {
+        while map.next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?.is_some() {}
+        Ok(Cell::Refused(CellError::Malformed("a plain value, not an object")))
+    }
+}
+
+fn is_placeholder(elements: &[serde_json::Value], placeholder: &Placeholder) -> bool {
+    match elements {
+        [serde_json::Value::String(text)] => *text == placeholder.text,
+        _ => {
+            elements.len() == placeholder.codes.len()
+                && elements.iter().zip(&placeholder.codes).all(|(a, b)| a.as_i64() == Some(*b))
+        }
+    }
+}
+
+fn push_array(codec: &Codec, column: &mut Column, elements: &[serde_json::Value]) -> Result<(), CellError> {
+    use serde_json::Value;
+    let element_codec = codec.element().ok_or(CellError::Malformed("a plain value, not an array"))?;
+    if codec.is_json_array() {
+        let mut scratch = element_codec.new_column();
+        elements.iter().try_for_each(|element| push_element(&element_codec, &mut scratch, element))?;
+        column.push(Value::from(elements.to_vec()).to_string().as_bytes());
+        return Ok(());
+    }
+    let inner = column.elements().ok_or(CellError::Malformed("a plain value, not an array"))?;
+    elements.iter().try_for_each(|element| push_element(&element_codec, inner, element))?;
+    column.end_array();
+    Ok(())
+}
+
+fn push_element(codec: &Codec, column: &mut Column, element: &serde_json::Value) -> Result<(), CellError> {
+    use serde_json::Value;
+    match element {
+        Value::Null => codec.push_null(column),
+        Value::Bool(value) => codec.push_bool(column, *value),
+        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+            (Some(value), _) => codec.push_int(column, value),
+            (None, Some(value)) => codec.push_float(column, value),
+            (None, None) => Err(CellError::OutOfRange("Int64")),
+        },
+        Value::String(text) => codec.push_text(column, text),
+        Value::Array(_) | Value::Object(_) => Err(CellError::NotRepresentable("an array with several dimensions")),
+    }
+}

@@ -1,0 +1,129 @@
+//! The writer's ports on the real ClickHouse and PostgreSQL.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use postgres_types::{FromSql, Type};
+use tokio_postgres::Client;
+
+use super::ports::{Origin, Reread, Store};
+use crate::catalog::{Block, RowMeta, Table, mirror_columns};
+use crate::config;
+use crate::domain::{TableName, Version, quote_postgres};
+use crate::store::checkpoint::{self, Checkpoint};
+use crate::store::clickhouse::{ClickHouse, Error};
+use crate::store::mirror::{self, DeadLetter};
+use crate::store::{postgres, replication};
+
+/// How long rows that were read again wait until what they show is flushed.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// ClickHouse.
+#[derive(Debug)]
+pub(super) struct ClickHouseStore {
+    pub(super) clickhouse: ClickHouse,
+    pub(super) pipeline: String,
+}
+
+#[async_trait]
+impl Store for ClickHouseStore {
+    async fn raise_floor(&self, table: &TableName, floor: Version) -> Result<(), Error> {
+        mirror::raise_floor(&self.clickhouse, table, floor, "truncate").await
+    }
+
+    async fn park(&self, letters: &[DeadLetter]) -> Result<(), Error> {
+        mirror::store_dead_letters(&self.clickhouse, &self.pipeline, letters).await
+    }
+
+    async fn insert(&self, table: &Table, block: &Block) -> Result<(), Error> {
+        let target = table.name().quoted_clickhouse("mirror");
+        let native = bytes::Bytes::from(block.to_native(table));
+        // A repeated batch must never be swallowed: equal blocks may be different moments.
+        self.clickhouse.insert_native(&target, &mirror_columns(table), native, &[("insert_deduplicate", "0")]).await
+    }
+
+    async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        checkpoint::store(&self.clickhouse, &self.pipeline, checkpoint).await
+    }
+}
+
+/// PostgreSQL, over one connection that is opened when it is needed.
+#[derive(Debug)]
+pub(super) struct PostgresOrigin {
+    pub(super) settings: config::Postgres,
+    pub(super) client: tokio::sync::Mutex<Option<Client>>,
+}
+
+/// A cell as the wire has it, of any type.
+struct RawCell<'a>(&'a [u8]);
+
+impl<'a> FromSql<'a> for RawCell<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+#[async_trait]
+impl Origin for PostgresOrigin {
+    async fn reread(&self, table: &Arc<Table>, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread> {
+        let mut held = self.client.lock().await;
+        let client = match held.take() {
+            Some(client) if !client.is_closed() => client,
+            _ => postgres::connect(&self.settings, "platform sink").await?,
+        };
+        let rows = read(&client, table, keys, meta).await?;
+        *held = Some(client);
+        Ok(rows)
+    }
+}
+
+async fn read(client: &Client, table: &Table, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread> {
+    let columns: Vec<(String, &str)> =
+        table.key_columns().map(|column| (quote_postgres(column.name()), column.type_text())).collect();
+    let arrays: Vec<Vec<&str>> =
+        (0..columns.len()).map(|at| keys.iter().filter_map(|key| key.get(at).map(String::as_str)).collect()).collect();
+    let names = |prefix: &'static str| (1..=columns.len()).map(move |at| format!("{prefix}{at}")).collect::<Vec<_>>();
+    let unnest = names("$").iter().map(|name| format!("{name}::text[]")).collect::<Vec<_>>().join(", ");
+    let matches = columns.iter().zip(names("k")).map(|((name, kind), key)| format!("t.{name} = key.{key}::{kind}"));
+    let sql = format!(
+        "select {} from {} t join unnest({unnest}) as key({}) on {}",
+        table.select_list("t"),
+        table.name().quoted_postgres(),
+        names("k").join(", "),
+        matches.collect::<Vec<_>>().join(" and "),
+    );
+    let parameters: Vec<&(dyn postgres_types::ToSql + Sync)> = arrays.iter().map(|array| array as _).collect();
+    let rows =
+        client.query(&sql, &parameters).await.with_context(|| format!("reading rows of {} again", table.name()))?;
+    wait_for_flush(client).await?;
+    let mut found = HashMap::new();
+    for row in &rows {
+        let mut block = Block::new(table);
+        let cells: Vec<Option<RawCell<'_>>> = (0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?;
+        if block.push_cells(table, cells.iter().map(|cell| cell.as_ref().map(|cell| cell.0)), meta).is_ok() {
+            found.insert(block.key(table, 0), block);
+        }
+    }
+    Ok(found)
+}
+
+/// A row that was read may be of a transaction that a crash would still undo: it is used once the log is flushed past it.
+async fn wait_for_flush(client: &Client) -> anyhow::Result<()> {
+    let read_at = replication::insert_lsn(client).await?;
+    let deadline = tokio::time::Instant::now() + FLUSH_TIMEOUT;
+    loop {
+        let flushed: String = client.query_one("select pg_current_wal_flush_lsn()::text", &[]).await?.try_get(0)?;
+        if flushed.parse::<crate::domain::Lsn>()? >= read_at {
+            return Ok(());
+        }
+        anyhow::ensure!(tokio::time::Instant::now() < deadline, "PostgreSQL does not flush its log");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,130 @@
+//! What is written at once: rows by table, floors, parked rows, and where the log stands afterwards. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::catalog::{Block, RowMeta, Table};
+use crate::domain::{Lsn, TableName, Version};
+use crate::store::kafka::Record;
+use crate::store::mirror::DeadLetter;
+
+/// Changes of one table.
+#[derive(Debug)]
+pub(super) struct TableBatch {
+    pub(super) table: Arc<Table>,
+    pub(super) block: Block,
+    /// Rows that lack unchanged values, in the order of the log.
+    pub(super) deferred: Vec<Deferred>,
+    /// Where the newest row of each key stands; kept only for tables whose events may lack values.
+    pub(super) newest: HashMap<Vec<u8>, Newest>,
+}
+
+/// Where a key's newest row in the batch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Newest {
+    /// Row of the block.
+    Row(usize),
+    /// Position in `deferred`.
+    Deferred(usize),
+}
+
+/// A row that lacks values, as a block of its own.
+#[derive(Debug)]
+pub(super) struct Deferred {
+    pub(super) row: Block,
+    pub(super) missing: Vec<usize>,
+    pub(super) meta: RowMeta,
+    /// The key's row before, in the same batch.
+    pub(super) before: Option<Newest>,
+    /// Offset of the event, for a row that must be parked after all.
+    pub(super) offset: i64,
+}
+
+/// Everything between two checkpoints.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) tables: BTreeMap<TableName, TableBatch>,
+    pub(super) floors: Vec<(TableName, Version)>,
+    pub(super) letters: Vec<DeadLetter>,
+    /// Messages taken in, rows or not.
+    pub(super) events: u64,
+    /// Bytes of their values.
+    pub(super) bytes: usize,
+    pub(super) next_offset: i64,
+    pub(super) watermark: Lsn,
+    pub(super) heartbeat: i64,
+    /// Commit time of the newest event, microseconds since 1970.
+    pub(super) committed_at: i64,
+    /// SHA-256 of the last record, hexadecimal; set when the batch is sent.
+    pub(super) record_hash: String,
+    /// Whether something must be written: a row, a floor, a parked row, or progress of the watermark.
+    pub(super) progress: bool,
+}
+
+impl Batch {
+    /// An empty batch that follows `previous`.
+    pub(super) fn after(previous: &Self) -> Self {
+        let hash = previous.record_hash.clone();
+        Self::at(previous.next_offset, previous.watermark, previous.heartbeat, previous.committed_at, hash)
+    }
+
+    /// An empty batch at the beginning.
+    pub(super) fn at(next_offset: i64, watermark: Lsn, heartbeat: i64, committed_at: i64, record_hash: String) -> Self {
+        Self {
+            tables: BTreeMap::new(),
+            floors: Vec::new(),
+            letters: Vec::new(),
+            events: 0,
+            bytes: 0,
+            next_offset,
+            watermark,
+            heartbeat,
+            committed_at,
+            record_hash,
+            progress: false,
+        }
+    }
+
+    /// Changes of `table`.
+    pub(super) fn table(&mut self, table: &Arc<Table>) -> &mut TableBatch {
+        self.tables.entry(table.name().clone()).or_insert_with(|| TableBatch {
+            table: Arc::clone(table),
+            block: Block::new(table),
+            deferred: Vec::new(),
+            newest: HashMap::new(),
+        })
+    }
+
+    /// Rows to be written.
+    pub(super) fn rows(&self) -> usize {
+        self.tables.values().map(|table| table.block.rows() + table.deferred.len()).sum()
+    }
+
+    /// Moves past `record`.
+    pub(super) fn advance(&mut self, record: &Record) {
+        self.events += 1;
+        self.bytes += record.value.as_ref().map_or(0, Vec::len);
+        self.next_offset = record.offset.saturating_add(1);
+    }
+
+    /// Takes the watermark of a streamed event; it never falls.
+    pub(super) fn raise(&mut self, watermark: Lsn) {
+        if watermark > self.watermark {
+            self.watermark = watermark;
+            self.progress = true;
+        }
+    }
+}
+
+/// Identifies a record: what a checkpoint remembers of the last one.
+pub(super) fn record_hash(record: &Record) -> String {
+    let mut hash = Sha256::new();
+    for part in [&record.key, &record.value] {
+        let bytes = part.as_deref().unwrap_or_default();
+        hash.update(bytes.len().to_le_bytes());
+        hash.update(bytes);
+    }
+    hex::encode(hash.finalize())
+}

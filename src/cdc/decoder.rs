@@ -1,0 +1,225 @@
+//! Events into a batch. Pure: what it cannot decide alone it hands back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::batch::{Batch, Deferred, Newest};
+use super::envelope::{self, Event, Position, RowEvent, RowKind};
+use super::halt::Halt;
+use crate::catalog::{Appended, Block, Placeholder, RowError, RowMeta, Table};
+use crate::domain::{Lsn, TableName, Version};
+use crate::store::kafka::Record;
+use crate::store::mirror::{DeadLetter, Log};
+use crate::store::replication::LOAD_PREFIX;
+
+/// What the sink knows of a published table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Known {
+    /// It has a mirror of this shape.
+    Mirrored(Arc<Table>),
+    /// It has none: it was never loaded, cannot be mirrored, or its shape changed. A load takes in all that is skipped.
+    Skipped,
+}
+
+/// Follows one log.
+#[derive(Debug)]
+pub(super) struct Decoder {
+    pub(super) tables: HashMap<TableName, Known>,
+    placeholder: Placeholder,
+    log: Log,
+    heartbeat: TableName,
+}
+
+/// What came of a record.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// It is in the batch.
+    Applied,
+    /// The shapes of the tables must be read again before this record.
+    Refresh,
+}
+
+#[derive(Deserialize)]
+struct Heartbeat {
+    counter: i64,
+    system_identifier: String,
+    timeline: u32,
+}
+
+impl Decoder {
+    /// For events of `log`, whose unchanged values are stood for by `placeholder`.
+    pub(super) fn new(log: Log, placeholder: &str) -> Self {
+        let heartbeat = TableName::new(crate::store::table_shapes::OWN_SCHEMA, "heartbeat");
+        Self { tables: HashMap::new(), placeholder: Placeholder::new(placeholder), log, heartbeat }
+    }
+
+    /// Puts one record into the batch. `fresh`: the shapes were just read, so that what does not fit them is history.
+    ///
+    /// # Errors
+    /// A reason to halt; the batch holds everything before the record.
+    pub(super) fn apply(&self, batch: &mut Batch, record: &Record, fresh: bool, now: i64) -> Result<Outcome, Halt> {
+        let undecodable = |error| Halt::Undecodable { offset: record.offset, error };
+        let event = envelope::parse(record.value.as_deref()).map_err(undecodable)?;
+        match event {
+            Event::Nothing => {}
+            Event::Message { prefix, .. } if prefix == LOAD_PREFIX && !fresh => return Ok(Outcome::Refresh),
+            Event::Message { position, .. } => batch.raise(position.watermark()),
+            Event::Truncate { table, position } => {
+                let version = self.version(&position, record.offset)?;
+                if matches!(self.tables.get(&table), Some(Known::Mirrored(_))) {
+                    batch.floors.push((table, version));
+                    batch.progress = true;
+                }
+                batch.raise(position.watermark());
+            }
+            Event::Row(row) if row.table == self.heartbeat => self.beat(batch, &row, record.offset)?,
+            Event::Row(row) => {
+                if self.row(batch, &row, record, fresh, now)? == Outcome::Refresh {
+                    return Ok(Outcome::Refresh);
+                }
+                if row.kind != RowKind::Snapshot {
+                    batch.raise(row.position.watermark());
+                    batch.committed_at = batch.committed_at.max(row.committed_at);
+                }
+            }
+        }
+        batch.advance(record);
+        Ok(Outcome::Applied)
+    }
+
+    fn row(
+        &self,
+        batch: &mut Batch,
+        row: &RowEvent<'_>,
+        record: &Record,
+        fresh: bool,
+        now: i64,
+    ) -> Result<Outcome, Halt> {
+        let version = match row.kind {
+            RowKind::Snapshot => Version::new(self.log.number, Lsn::ZERO, Lsn::ZERO).unwrap_or_default(),
+            RowKind::Upsert | RowKind::Delete => self.version(&row.position, record.offset)?,
+        };
+        let table = match self.tables.get(&row.table) {
+            Some(Known::Mirrored(table)) => Arc::clone(table),
+            Some(Known::Skipped) => return Ok(Outcome::Applied),
+            None if fresh => return Ok(Outcome::Applied),
+            None => return Ok(Outcome::Refresh),
+        };
+        let meta =
+            RowMeta { version, deleted: row.kind == RowKind::Delete, committed_at: row.committed_at, synced_at: now };
+        batch.progress = true;
+        let done = match (row.kind, row.before, row.after) {
+            (RowKind::Delete, Some(before), _) => self.delete(batch, &table, before, meta),
+            (_, before, Some(after)) => match self.upsert(batch, &table, before, after, meta, record.offset, fresh) {
+                Ok(Outcome::Refresh) => return Ok(Outcome::Refresh),
+                other => other.map(drop),
+            },
+            (_, _, None) => Ok(()),
+        };
+        if let Err(error) = done {
+            batch.letters.push(letter(&table, record, version, &error));
+        }
+        Ok(Outcome::Applied)
+    }
+
+    fn delete(&self, batch: &mut Batch, table: &Arc<Table>, before: &RawValue, meta: RowMeta) -> Result<(), RowError> {
+        let entry = batch.table(table);
+        entry.block.push_tombstone(table, before, &self.placeholder, meta)?;
+        if table.may_lack_values() {
+            entry.newest.remove(&entry.block.key(table, entry.block.rows() - 1));
+        }
+        Ok(())
+    }
+
+    /// Appends the row; a row that lacks values goes to `deferred`, unless the before-image has them.
+    #[expect(clippy::too_many_arguments, reason = "one call, and each argument is another part of the event")]
+    fn upsert(
+        &self,
+        batch: &mut Batch,
+        table: &Arc<Table>,
+        before: Option<&RawValue>,
+        after: &RawValue,
+        meta: RowMeta,
+        offset: i64,
+        fresh: bool,
+    ) -> Result<Outcome, RowError> {
+        let entry = batch.table(table);
+        let Appended { missing, other_shape } = entry.block.push_json(table, after, &self.placeholder, meta)?;
+        let last = entry.block.rows() - 1;
+        if missing.is_empty() && (fresh || !other_shape) {
+            if table.may_lack_values() {
+                let key = entry.block.key(table, last);
+                entry.newest.insert(key, Newest::Row(last));
+            }
+            return Ok(Outcome::Applied);
+        }
+        let key = entry.block.key(table, last);
+        let Some(row) = entry.block.pop_last(table) else { return Ok(Outcome::Applied) };
+        if other_shape && !fresh {
+            return Ok(Outcome::Refresh);
+        }
+        if let Some(before) = before {
+            let mut image = Block::new(table);
+            let lacking = image.push_json(table, before, &self.placeholder, meta).map(|appended| appended.missing);
+            let covers = lacking.is_ok_and(|lacking| missing.iter().all(|position| !lacking.contains(position)));
+            let same_key = image.rows() == 1 && image.key(table, 0) == key;
+            if covers && same_key && entry.block.push_merged(&row, &missing, &image, 0, meta).is_some() {
+                entry.newest.insert(key, Newest::Row(last));
+                return Ok(Outcome::Applied);
+            }
+        }
+        let before = entry.newest.get(&key).copied();
+        entry.newest.insert(key, Newest::Deferred(entry.deferred.len()));
+        entry.deferred.push(Deferred { row, missing, meta, before, offset });
+        Ok(Outcome::Applied)
+    }
+
+    fn beat(&self, batch: &mut Batch, row: &RowEvent<'_>, offset: i64) -> Result<(), Halt> {
+        batch.raise(row.position.watermark());
+        batch.committed_at = batch.committed_at.max(row.committed_at);
+        let Some(after) = row.after else { return Ok(()) };
+        let unreadable = |error: serde_json::Error| Halt::Undecodable {
+            offset,
+            error: envelope::EnvelopeError::Unreadable(format!("the heartbeat, line {}", error.line())),
+        };
+        let beat: Heartbeat = serde_json::from_str(after.get()).map_err(unreadable)?;
+        let identity = &self.log.identity;
+        if beat.system_identifier != identity.system_identifier || beat.timeline != identity.timeline {
+            return Err(Halt::LogChanged);
+        }
+        // Lower or equal values are redelivery.
+        if batch.heartbeat >= 0 && beat.counter > batch.heartbeat.saturating_add(1) {
+            return Err(Halt::HeartbeatGap { last: batch.heartbeat, seen: beat.counter, offset });
+        }
+        batch.heartbeat = batch.heartbeat.max(beat.counter);
+        Ok(())
+    }
+
+    /// The event's version. Without the commit before it, it is right only for what precedes the first load's marker.
+    fn version(&self, position: &Position, offset: i64) -> Result<Version, Halt> {
+        let lsn = position.lsn.unwrap_or(Lsn::ZERO);
+        if position.last_commit.is_none() && lsn > self.log.first_load {
+            return Err(Halt::SequenceRestarted { offset, lsn });
+        }
+        Version::new(self.log.number, position.last_commit.unwrap_or_default(), lsn)
+            .ok_or(Halt::Undecodable { offset, error: envelope::EnvelopeError::Missing("position of at most 56 bits") })
+    }
+}
+
+fn letter(table: &Table, record: &Record, version: Version, error: &RowError) -> DeadLetter {
+    let reason = match error {
+        RowError::Cell { .. } => "not-representable",
+        RowError::Malformed(_) => "malformed",
+    };
+    DeadLetter {
+        id: format!("cdc/{}", record.offset),
+        table: table.name().mirror_name(),
+        version,
+        reason,
+        detail: error.to_string(),
+        message: record.value.as_deref().map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,76 @@
+//! Why a pipeline stops rather than guesses, each with a name that operators meet in logs, metrics and `/readyz`.
+
+use super::envelope::EnvelopeError;
+use crate::domain::Lsn;
+
+/// A reason to halt. Nothing is skipped; the checkpoint stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// A message that cannot be understood.
+    #[error("the message at offset {offset} cannot be used: {error}")]
+    Undecodable {
+        /// Its offset in the topic.
+        offset: i64,
+        /// What is wrong with it.
+        error: EnvelopeError,
+    },
+    /// The connector began anew without its offsets, after the first load.
+    #[error(
+        "the connector has lost its offsets: the event at offset {offset}, position {lsn}, does not know the commit before it; run `platform load`"
+    )]
+    SequenceRestarted {
+        /// Its offset in the topic.
+        offset: i64,
+        /// Its position in the log.
+        lsn: Lsn,
+    },
+    /// A value of the heartbeat's counter is missing: so are changes.
+    #[error("the log has a hole: the heartbeat jumped from {last} to {seen} at offset {offset}; run `platform load`")]
+    HeartbeatGap {
+        /// The last value that was seen.
+        last: i64,
+        /// The value that came.
+        seen: i64,
+        /// Its offset in the topic.
+        offset: i64,
+    },
+    /// The events come from another database or timeline than the mirror.
+    #[error(
+        "the database is another one, or was restored or promoted (system identifier or timeline differ); run `platform load`"
+    )]
+    LogChanged,
+    /// The topic does not hold the next offset any more.
+    #[error("offset {0} is not in the topic any more: changes are lost; run `platform load`")]
+    OffsetOutOfRange(i64),
+    /// The topic is not the one that was read before.
+    #[error(
+        "the record before offset {0} is not the one that was applied: the topic was made anew; run `platform load`"
+    )]
+    TopicRecreated(i64),
+    /// The topic has no total order, or markers of transactions.
+    #[error("the topic cannot be followed: {0}")]
+    Topic(String),
+    /// ClickHouse refuses what waiting cannot mend.
+    #[error("{0}")]
+    ClickHouse(String),
+    /// There is no checkpoint to go on from.
+    #[error("nothing was loaded yet; run `platform load`")]
+    NotLoaded,
+}
+
+impl Halt {
+    /// The reason's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Undecodable { .. } => "undecodable",
+            Self::SequenceRestarted { .. } => "sequence-restarted",
+            Self::HeartbeatGap { .. } => "heartbeat-gap",
+            Self::LogChanged => "log-changed",
+            Self::OffsetOutOfRange(_) => "offset-out-of-range",
+            Self::TopicRecreated(_) => "topic-recreated",
+            Self::Topic(_) => "topic",
+            Self::ClickHouse(_) => "clickhouse",
+            Self::NotLoaded => "not-loaded",
+        }
+    }
+}

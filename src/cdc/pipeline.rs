@@ -1,0 +1,341 @@
+//! One sink: takes the lease, goes on from the checkpoint, and moves batches until it is stopped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::adapters::{ClickHouseStore, PostgresOrigin};
+use super::batch::{Batch, record_hash};
+use super::decoder::{Decoder, Known, Outcome};
+use super::halt::Halt;
+use super::source;
+use super::status::Status;
+use super::writer::{Writer, shown};
+use crate::config::Settings;
+use crate::domain::Lsn;
+use crate::store::checkpoint::{self, Checkpoint};
+use crate::store::clickhouse::ClickHouse;
+use crate::store::kafka::{Error as KafkaError, Record, Topic};
+use crate::store::lease::Lease;
+use crate::store::mirror::{self, Log};
+use crate::store::{connector_config, postgres, table_shapes};
+
+/// Why a run ended.
+#[derive(Debug)]
+pub enum Stop {
+    /// It was asked to.
+    Cancelled,
+    /// Continuity cannot be proven, or something waits for a person.
+    Halt(Halt),
+    /// The lease is lost, or a part could not be reached at the start: begin again.
+    Again(anyhow::Error),
+}
+
+/// A sink of one pipeline.
+#[derive(Debug)]
+pub struct Pipeline {
+    settings: Settings,
+    clickhouse: ClickHouse,
+    status: Status,
+    cancelled: CancellationToken,
+}
+
+impl Pipeline {
+    /// Composes a sink.
+    ///
+    /// # Errors
+    /// `Failure::Config` when an address is missing.
+    pub fn new(settings: Settings, status: Status, cancelled: CancellationToken) -> anyhow::Result<Self> {
+        let clickhouse = ClickHouse::new(&settings.clickhouse)?;
+        Ok(Self { settings, clickhouse, status, cancelled })
+    }
+
+    /// Runs until cancelled. A halt stays, visibly, until the process is restarted.
+    pub async fn run(&self) {
+        let mut wait = Duration::from_millis(self.settings.sink.retry_wait_ms_min.max(1));
+        while !self.cancelled.is_cancelled() {
+            let begun = Instant::now();
+            match self.run_once().await {
+                Stop::Cancelled => break,
+                Stop::Halt(halt) => {
+                    self.status.halted(&halt);
+                    tracing::error!(reason = halt.name(), detail = %halt, "halted: nothing is skipped");
+                    self.cancelled.cancelled().await;
+                }
+                Stop::Again(error) => {
+                    let detail = format!("{error:#}");
+                    tracing::warn!(error = detail, wait_ms = wait.as_millis(), "the sink begins again");
+                    self.status.waiting(detail);
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = self.cancelled.cancelled() => {}
+                    }
+                    let longest = Duration::from_millis(self.settings.sink.retry_wait_ms_max);
+                    wait = if begun.elapsed() > Duration::from_secs(60) { wait } else { (wait * 2).min(longest) };
+                }
+            }
+        }
+        self.status.set("stopped");
+    }
+
+    async fn run_once(&self) -> Stop {
+        match self.start().await {
+            Ok(Ok(stop)) | Ok(Err(stop)) => stop,
+            Err(error) => Stop::Again(error),
+        }
+    }
+
+    async fn start(&self) -> anyhow::Result<Result<Stop, Stop>> {
+        let Some(lease) = self.lease().await? else { return Ok(Err(Stop::Cancelled)) };
+        let pipeline = &self.settings.sink.pipeline;
+        let Some(checkpoint) = checkpoint::latest(&self.clickhouse, pipeline).await? else {
+            return Ok(Err(Stop::Halt(Halt::NotLoaded)));
+        };
+        let Some(log) = mirror::newest_log(&self.clickhouse).await? else {
+            return Ok(Err(Stop::Halt(Halt::NotLoaded)));
+        };
+        let topic = match self.continue_topic(&checkpoint).await {
+            Ok(topic) => topic,
+            Err(stop) => return Ok(Err(stop)),
+        };
+        let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
+        let placeholder = connector_config::placeholder(&client, pipeline).await?;
+        drop(client);
+        let mut decoder = Decoder::new(log.clone(), &placeholder);
+        self.refresh(&mut decoder).await?;
+        tracing::info!(
+            term = checkpoint.term + 1,
+            batch = checkpoint.batch,
+            next_offset = checkpoint.next_offset,
+            watermark = shown(checkpoint.watermark),
+            log = log.number,
+            "running"
+        );
+        self.status.set("running");
+        Ok(Ok(self.flow(decoder, checkpoint, &log, topic, lease).await))
+    }
+
+    /// Waits for the lease; stands by while another sink holds it.
+    async fn lease(&self) -> anyhow::Result<Option<Lease>> {
+        let mut said = false;
+        loop {
+            if let Some(lease) = Lease::try_take(&self.settings.postgres, &self.settings.sink.pipeline).await? {
+                return Ok(Some(lease));
+            }
+            if !said {
+                tracing::info!("another sink holds the lease of this pipeline; standing by");
+                self.status.set("standby");
+                said = true;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = self.cancelled.cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    /// Opens the topic and proves that it is the one that was read before.
+    async fn continue_topic(&self, checkpoint: &Checkpoint) -> Result<Topic, Stop> {
+        let stop = |error: KafkaError| match error {
+            KafkaError::OffsetOutOfRange(offset) => Stop::Halt(Halt::OffsetOutOfRange(offset)),
+            KafkaError::Partitions(..) | KafkaError::Unreadable(_) => Stop::Halt(Halt::Topic(error.to_string())),
+            KafkaError::NoTopic(_) | KafkaError::Unavailable(_) => Stop::Again(error.into()),
+        };
+        let mut topic = Topic::new(&self.settings.kafka, &self.settings.sink.topic).map_err(Stop::Again)?;
+        let (first, end) = topic.bounds().await.map_err(stop)?;
+        if checkpoint.next_offset < first || checkpoint.next_offset > end {
+            return Err(Stop::Halt(Halt::OffsetOutOfRange(checkpoint.next_offset)));
+        }
+        if !checkpoint.record_hash.is_empty() {
+            let last = checkpoint.next_offset - 1;
+            let found = if last < first { None } else { self.record_at(&mut topic, last).await.map_err(stop)? };
+            if found.is_none_or(|record| record_hash(&record) != checkpoint.record_hash) {
+                return Err(Stop::Halt(Halt::TopicRecreated(checkpoint.next_offset)));
+            }
+        }
+        Ok(topic)
+    }
+
+    async fn record_at(&self, topic: &mut Topic, offset: i64) -> Result<Option<Record>, KafkaError> {
+        let (records, _) =
+            topic.fetch(offset, self.settings.sink.fetch_bytes_max, self.settings.sink.fetch_wait_ms_max).await?;
+        Ok(records.into_iter().find(|record| record.offset == offset))
+    }
+
+    /// Reads the shapes of the published tables, and which of them have a mirror of that shape.
+    async fn refresh(&self, decoder: &mut Decoder) -> anyhow::Result<()> {
+        let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
+        let published = table_shapes::published(&client, &self.settings.sink.pipeline).await?;
+        let mut skipped: Vec<String> =
+            published.refused.iter().map(|(name, refusal)| format!("{name}: {refusal}")).collect();
+        decoder.tables = published.refused.into_iter().map(|(name, _)| (name, Known::Skipped)).collect();
+        for table in published.tables {
+            let there = mirror::columns_of(&self.clickhouse, table.name()).await?;
+            let known = if mirror::has_shape(&there, &table) {
+                Known::Mirrored(Arc::new(table.clone()))
+            } else {
+                let why = if there.is_empty() { "it is not loaded yet" } else { "its columns have changed" };
+                skipped.push(format!("{}: {why}; run `platform load {}`", table.name(), table.name()));
+                Known::Skipped
+            };
+            decoder.tables.insert(table.name().clone(), known);
+        }
+        for table in &skipped {
+            tracing::warn!(table, "not mirrored");
+        }
+        self.status.skipped(skipped);
+        Ok(())
+    }
+
+    /// Moves records from the topic to the writer until something stops it.
+    async fn flow(&self, mut decoder: Decoder, from: Checkpoint, log: &Log, topic: Topic, lease: Lease) -> Stop {
+        let sink = &self.settings.sink;
+        // A new log's watermark begins anew: positions of another log say nothing about it.
+        let watermark = if from.log == log.number { from.watermark } else { Lsn::ZERO };
+        let start = Batch::at(
+            from.next_offset,
+            watermark,
+            from.heartbeat,
+            from.committed_at.timestamp_micros(),
+            from.record_hash.clone(),
+        );
+        let (records_in, records) = mpsc::channel(2);
+        let (batches, mut batches_out) = mpsc::channel::<Batch>(sink.batches_in_flight_max.max(1));
+        let local = self.cancelled.child_token();
+        let mut source =
+            tokio::spawn(source::run(topic, sink.clone(), from.next_offset, records_in, self.status.clone()));
+        let mut writer = self.writer(&from, log, &local);
+        let mut writing = tokio::spawn(async move {
+            while let Some(batch) = batches_out.recv().await {
+                writer.write(batch).await?;
+            }
+            Ok::<(), Stop>(())
+        });
+        let stop = tokio::select! {
+            stop = self.decode(&mut decoder, start, records, batches) => stop,
+            stop = lost(&lease) => stop,
+            () = local.cancelled() => Stop::Cancelled,
+            ended = &mut source => ended.unwrap_or_else(|error| Stop::Again(error.into())),
+            ended = &mut writing => match ended {
+                Ok(Ok(())) => Stop::Cancelled,
+                Ok(Err(stop)) => stop,
+                Err(error) => Stop::Again(error.into()),
+            },
+        };
+        source.abort();
+        // `decode` is dropped and with it the channel: the writer ends after the batches that it holds.
+        if tokio::time::timeout(Duration::from_secs(10), &mut writing).await.is_err() {
+            local.cancel();
+            writing.abort();
+        }
+        stop
+    }
+
+    fn writer(&self, from: &Checkpoint, log: &Log, cancelled: &CancellationToken) -> Writer {
+        let store =
+            ClickHouseStore { clickhouse: self.clickhouse.clone(), pipeline: self.settings.sink.pipeline.clone() };
+        let origin = PostgresOrigin { settings: self.settings.postgres.clone(), client: tokio::sync::Mutex::new(None) };
+        Writer {
+            store: Arc::new(store),
+            origin: Arc::new(origin),
+            settings: self.settings.sink.clone(),
+            status: self.status.clone(),
+            cancelled: cancelled.clone(),
+            term: from.term + 1,
+            batch: from.batch,
+            log: log.number,
+        }
+    }
+
+    async fn decode(
+        &self,
+        decoder: &mut Decoder,
+        mut batch: Batch,
+        mut records: mpsc::Receiver<Vec<Record>>,
+        batches: mpsc::Sender<Batch>,
+    ) -> Stop {
+        let sink = &self.settings.sink;
+        let age_max = Duration::from_millis(sink.batch_age_ms_max);
+        let mut oldest: Option<Instant> = None;
+        let mut last: Option<Record> = None;
+        loop {
+            let due = oldest.map(|since| since + age_max);
+            let fetched = tokio::select! {
+                fetched = records.recv() => fetched,
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && batches.capacity() > 0 => {
+                    batch = send(&batches, batch, last.as_ref()).await;
+                    oldest = None;
+                    continue;
+                }
+            };
+            // The source has ended, and says itself why.
+            let Some(mut fetched) = fetched else { return std::future::pending().await };
+            let mut before = last.as_ref();
+            for record in &fetched {
+                if let Err(stop) = self.take(decoder, &mut batch, record, before, &batches).await {
+                    return stop;
+                }
+                if batch.rows() >= sink.batch_rows_max || batch.bytes >= sink.batch_bytes_max {
+                    batch = send(&batches, batch, Some(record)).await;
+                    oldest = None;
+                }
+                before = Some(record);
+            }
+            last = fetched.pop().or(last);
+            if batch.progress && oldest.is_none() {
+                oldest = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Puts a record into the batch; reads the shapes again when it asks for that. `before` is the record before it.
+    async fn take(
+        &self,
+        decoder: &mut Decoder,
+        batch: &mut Batch,
+        record: &Record,
+        before: Option<&Record>,
+        batches: &mpsc::Sender<Batch>,
+    ) -> Result<(), Stop> {
+        let now = chrono::Utc::now().timestamp_micros();
+        let applied = decoder.apply(batch, record, false, now);
+        if applied == Ok(Outcome::Applied) {
+            return Ok(());
+        }
+        // What came before the record is right and is written: before a halt, and before rows of another shape.
+        let next = Batch::after(batch);
+        let old = std::mem::replace(batch, next);
+        if old.events > 0 {
+            *batch = send(batches, old, before).await;
+        }
+        applied.map_err(Stop::Halt)?;
+        self.refresh(decoder).await.context("reading the tables' shapes").map_err(Stop::Again)?;
+        decoder.apply(batch, record, true, now).map(drop).map_err(Stop::Halt)
+    }
+}
+
+/// Hands a batch to the writer, with the hash of its last record; returns the empty one that follows.
+async fn send(batches: &mpsc::Sender<Batch>, mut batch: Batch, last: Option<&Record>) -> Batch {
+    if let Some(last) = last {
+        batch.record_hash = record_hash(last);
+    }
+    let next = Batch::after(&batch);
+    // The writer has ended, and says itself why.
+    if batches.send(batch).await.is_err() {
+        return std::future::pending().await;
+    }
+    next
+}
+
+async fn lost(lease: &Lease) -> Stop {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if !lease.is_held().await {
+            return Stop::Again(anyhow::anyhow!("the connection that holds the writer's lease is lost"));
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What the writer asks of the outside. The real stores answer in `adapters`; tests answer with models.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::catalog::{Block, RowMeta, Table};
+use crate::domain::{TableName, Version};
+use crate::store::checkpoint::Checkpoint;
+use crate::store::clickhouse;
+use crate::store::mirror::DeadLetter;
+
+/// Where rows, floors, parked rows and checkpoints go. Every call may be repeated.
+#[async_trait]
+pub(super) trait Store: Send + Sync {
+    /// Raises a table's floor.
+    async fn raise_floor(&self, table: &TableName, floor: Version) -> Result<(), clickhouse::Error>;
+    /// Parks rows.
+    async fn park(&self, letters: &[DeadLetter]) -> Result<(), clickhouse::Error>;
+    /// Inserts the rows of one table.
+    async fn insert(&self, table: &Table, block: &Block) -> Result<(), clickhouse::Error>;
+    /// Remembers where the log stands: after everything before it is durable.
+    async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), clickhouse::Error>;
+}
+
+/// Rows that were read again, by key (`Block::key`), each the only row of its block.
+pub(super) type Reread = HashMap<Vec<u8>, Block>;
+
+/// PostgreSQL, where what an event lacks is read again.
+#[async_trait]
+pub(super) trait Origin: Send + Sync {
+    /// The rows with these keys (texts, column by column), as they are now, once they are flushed.
+    async fn reread(&self, table: &Arc<Table>, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread>;
+}

@@ -1,0 +1,101 @@
+//! What the sink says of itself: to `/readyz`, to the log and to its metrics.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use metrics::{gauge, histogram};
+use serde::Serialize;
+
+use super::halt::Halt;
+use crate::store::checkpoint::Checkpoint;
+
+/// Shared by the parts of one sink. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Status(Arc<Mutex<StatusReport>>);
+
+/// The state at a moment.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StatusReport {
+    /// starting, standby, running, waiting, halted or stopped.
+    pub state: &'static str,
+    /// Name of the reason for `halted`.
+    pub reason: Option<&'static str>,
+    /// What is wrong and what to do about it.
+    pub detail: Option<String>,
+    /// Number of the last batch.
+    pub batch: u64,
+    /// First offset that is not applied.
+    pub next_offset: i64,
+    /// Every transaction committed below is applied.
+    pub watermark: String,
+    /// Commit time of the newest applied event.
+    pub committed_at: Option<String>,
+    /// Tables that are not mirrored, with the reason.
+    pub skipped_tables: Vec<String>,
+}
+
+impl Status {
+    /// The state now.
+    pub fn report(&self) -> StatusReport {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ready: it applies changes, or stands by for another sink that does.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.report().state, "running" | "standby")
+    }
+
+    /// Takes a state without a reason.
+    pub fn set(&self, state: &'static str) {
+        self.update(|report| {
+            report.state = state;
+            report.reason = None;
+            report.detail = None;
+        });
+    }
+
+    /// Takes the state `waiting`: something it needs does not answer.
+    pub fn waiting(&self, detail: String) {
+        self.update(|report| {
+            report.state = "waiting";
+            report.reason = None;
+            report.detail = Some(detail);
+        });
+    }
+
+    pub(super) fn halted(&self, halt: &Halt) {
+        gauge!("platform_sink_halted", "reason" => halt.name()).set(1.0);
+        self.update(|report| {
+            report.state = "halted";
+            report.reason = Some(halt.name());
+            report.detail = Some(halt.to_string());
+        });
+    }
+
+    pub(super) fn skipped(&self, tables: Vec<String>) {
+        self.update(|report| report.skipped_tables = tables);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+    pub(super) fn applied(&self, checkpoint: &Checkpoint, rows: usize, took: Duration, freshness_us: i64) {
+        gauge!("platform_sink_watermark_lsn").set(checkpoint.watermark.get() as f64);
+        gauge!("platform_sink_next_offset").set(checkpoint.next_offset as f64);
+        gauge!("platform_sink_last_applied_timestamp_seconds")
+            .set(checkpoint.committed_at.timestamp_micros() as f64 / 1e6);
+        histogram!("platform_sink_batch_rows").record(rows as f64);
+        histogram!("platform_sink_batch_duration_seconds").record(took.as_secs_f64());
+        if rows > 0 {
+            histogram!("platform_sink_freshness_seconds").record(freshness_us as f64 / 1e6);
+        }
+        self.update(|report| {
+            report.batch = checkpoint.batch;
+            report.next_offset = checkpoint.next_offset;
+            report.watermark = checkpoint.watermark.to_string();
+            report.committed_at = Some(checkpoint.committed_at.to_rfc3339());
+        });
+    }
+
+    fn update(&self, change: impl FnOnce(&mut StatusReport)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}

@@ -1,0 +1,206 @@
+//! Writes batches in their order: floors, parked rows, rows, and last the checkpoint. Repeats what waiting can mend.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::{Batch, Deferred, Newest, TableBatch};
+use super::halt::Halt;
+use super::pipeline::Stop;
+use super::ports::{Origin, Reread, Store};
+use super::status::Status;
+use crate::catalog::Block;
+use crate::config;
+use crate::domain::Lsn;
+use crate::store::checkpoint::Checkpoint;
+use crate::store::clickhouse;
+use crate::store::mirror::DeadLetter;
+
+/// Writes for one term.
+pub(super) struct Writer {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) origin: Arc<dyn Origin>,
+    pub(super) settings: config::Sink,
+    pub(super) status: Status,
+    pub(super) cancelled: CancellationToken,
+    pub(super) term: u64,
+    pub(super) batch: u64,
+    pub(super) log: u16,
+}
+
+impl Writer {
+    /// Makes a batch durable, whole.
+    pub(super) async fn write(&mut self, mut batch: Batch) -> Result<(), Stop> {
+        let begun = Instant::now();
+        for (table, floor) in &batch.floors {
+            self.repeated("floor", || self.store.raise_floor(table, *floor)).await?;
+        }
+        let mut unresolved = Vec::new();
+        for entry in batch.tables.values_mut() {
+            unresolved.extend(self.resolve(entry).await?);
+        }
+        batch.letters.extend(unresolved);
+        if !batch.letters.is_empty() {
+            self.repeated("park", || self.store.park(&batch.letters)).await?;
+            counter!("platform_sink_dead_letters_total").increment(count(batch.letters.len()));
+            let first = batch.letters.first().map_or("", |letter| letter.detail.as_str());
+            tracing::warn!(rows = batch.letters.len(), first, "rows parked in platform.dead_letters");
+        }
+        for entry in batch.tables.values().filter(|entry| entry.block.rows() > 0) {
+            let inserting = Instant::now();
+            self.repeated("insert", || self.store.insert(&entry.table, &entry.block)).await?;
+            histogram!("platform_sink_insert_duration_seconds").record(inserting.elapsed().as_secs_f64());
+        }
+        self.batch += 1;
+        let checkpoint = self.checkpoint(&batch);
+        self.repeated("checkpoint", || self.store.checkpoint(&checkpoint)).await?;
+        counter!("platform_sink_events_total").increment(batch.events);
+        counter!("platform_sink_rows_total").increment(count(batch.rows()));
+        counter!("platform_sink_batches_total").increment(1);
+        let freshness = chrono::Utc::now().timestamp_micros().saturating_sub(batch.committed_at);
+        self.status.applied(&checkpoint, batch.rows(), begun.elapsed(), freshness);
+        Ok(())
+    }
+
+    fn checkpoint(&self, batch: &Batch) -> Checkpoint {
+        Checkpoint {
+            term: self.term,
+            batch: self.batch,
+            log: self.log,
+            topic: self.settings.topic.clone(),
+            next_offset: batch.next_offset,
+            watermark: batch.watermark,
+            record_hash: batch.record_hash.clone(),
+            heartbeat: batch.heartbeat,
+            committed_at: chrono::DateTime::from_timestamp_micros(batch.committed_at).unwrap_or_default(),
+        }
+    }
+
+    /// Completes rows that lack values: from the key's row before in the batch, else by reading the row again.
+    async fn resolve(&self, entry: &mut TableBatch) -> Result<Vec<DeadLetter>, Stop> {
+        if entry.deferred.is_empty() {
+            return Ok(Vec::new());
+        }
+        counter!("platform_sink_unavailable_values_total").increment(count(entry.deferred.len()));
+        let deferred = std::mem::take(&mut entry.deferred);
+        let reread = self.reread(entry, &deferred).await?;
+        let mut resolved: Vec<Option<usize>> = Vec::with_capacity(deferred.len());
+        let mut letters = Vec::new();
+        for row in &deferred {
+            let at = complete(entry, row, &resolved, &reread);
+            if at.is_none() {
+                letters.push(letter(entry, row));
+            }
+            resolved.push(at);
+        }
+        Ok(letters)
+    }
+
+    /// Reads again the rows whose chain within the batch does not begin with a whole row.
+    async fn reread(&self, entry: &TableBatch, deferred: &[Deferred]) -> Result<Reread, Stop> {
+        let needed = deferred.iter().filter(|row| row.before.is_none());
+        let keys: BTreeSet<Vec<String>> = needed.filter_map(|row| row.row.key_texts(&entry.table, 0)).collect();
+        let keys: Vec<Vec<String>> = keys.into_iter().collect();
+        let Some(first) = deferred.first() else { return Ok(Reread::new()) };
+        if keys.is_empty() {
+            return Ok(Reread::new());
+        }
+        let mut wait = self.first_wait();
+        loop {
+            match self.origin.reread(&entry.table, &keys, first.meta).await {
+                Ok(rows) => return Ok(rows),
+                Err(error) => {
+                    counter!("platform_sink_retries_total", "step" => "reread").increment(1);
+                    tracing::warn!(table = %entry.table.name(), error = format!("{error:#}"), wait_ms = wait.as_millis(), "rows cannot be read again yet");
+                    self.sleep(&mut wait).await?;
+                }
+            }
+        }
+    }
+
+    /// Repeats a call until it succeeds, waiting longer each time; an error that waiting cannot mend halts.
+    async fn repeated<F, Fut>(&self, step: &'static str, call: F) -> Result<(), Stop>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<(), clickhouse::Error>>,
+    {
+        let mut wait = self.first_wait();
+        loop {
+            match call().await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.class() == clickhouse::Class::Retry => {
+                    counter!("platform_sink_retries_total", "step" => step).increment(1);
+                    tracing::warn!(step, error = %error, wait_ms = wait.as_millis(), "ClickHouse is not ready, the step is repeated");
+                    self.sleep(&mut wait).await?;
+                }
+                Err(error) => return Err(Stop::Halt(Halt::ClickHouse(format!("{step}: {error}")))),
+            }
+        }
+    }
+
+    fn first_wait(&self) -> Duration {
+        Duration::from_millis(self.settings.retry_wait_ms_min.max(1))
+    }
+
+    async fn sleep(&self, wait: &mut Duration) -> Result<(), Stop> {
+        tokio::select! {
+            () = tokio::time::sleep(*wait) => {}
+            () = self.cancelled.cancelled() => return Err(Stop::Cancelled),
+        }
+        *wait = (*wait * 2).min(Duration::from_millis(self.settings.retry_wait_ms_max));
+        Ok(())
+    }
+}
+
+/// Appends `row` to the block with what it lacks. Returns the row's place, or `None` when nothing has the values.
+fn complete(entry: &mut TableBatch, row: &Deferred, resolved: &[Option<usize>], reread: &Reread) -> Option<usize> {
+    let donor = match row.before {
+        Some(Newest::Row(at)) => Some(at),
+        Some(Newest::Deferred(earlier)) => *resolved.get(earlier)?,
+        None => None,
+    };
+    match donor {
+        Some(at) => {
+            let mut image = Block::new(&entry.table);
+            image.push_row_of(&entry.block, at, row.meta)?;
+            entry.block.push_merged(&row.row, &row.missing, &image, 0, row.meta)?;
+        }
+        None => match reread.get(&row.row.key(&entry.table, 0)) {
+            // The whole row as it is now, under the event's version: what is later comes with later events.
+            Some(now) => entry.block.push_row_of(now, 0, row.meta)?,
+            // Gone since: its delete comes with a later event.
+            None => entry.block.push_key_of(&entry.table, &row.row, row.meta),
+        },
+    }
+    entry.block.rows().checked_sub(1)
+}
+
+fn letter(entry: &TableBatch, row: &Deferred) -> DeadLetter {
+    DeadLetter {
+        id: format!("cdc/{}", row.offset),
+        table: entry.table.name().mirror_name(),
+        version: row.meta.version,
+        reason: "unresolved",
+        detail: "values that did not change are neither in the batch nor in PostgreSQL".to_owned(),
+        message: String::new(),
+    }
+}
+
+fn count(rows: usize) -> u64 {
+    u64::try_from(rows).unwrap_or(u64::MAX)
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer").field("term", &self.term).field("batch", &self.batch).finish_non_exhaustive()
+    }
+}
+
+/// Position of a watermark for logs.
+pub(super) fn shown(lsn: Lsn) -> String {
+    lsn.to_string()
+}

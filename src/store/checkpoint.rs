@@ -1,0 +1,120 @@
+//! Where a pipeline stands, as the sink left it in ClickHouse.
+
+use chrono::{DateTime, NaiveDateTime, Utc};
+use serde::Deserialize;
+
+use super::clickhouse::{ClickHouse, Error};
+use crate::domain::Lsn;
+
+/// The newest checkpoint of a pipeline: everything below is durable in ClickHouse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Writer's term; each take-over raises it.
+    pub term: u64,
+    /// Number of the batch, which only rises.
+    pub batch: u64,
+    /// Number of the log that the positions belong to.
+    pub log: u16,
+    /// Topic that `next_offset` counts in.
+    pub topic: String,
+    /// First offset that is not applied yet.
+    pub next_offset: i64,
+    /// Every transaction committed below is applied.
+    pub watermark: Lsn,
+    /// SHA-256 of the last record before `next_offset`, hexadecimal; empty before the first.
+    pub record_hash: String,
+    /// Last value of the heartbeat's counter; −1 before the first.
+    pub heartbeat: i64,
+    /// Commit time of the newest applied event, by PostgreSQL's clock.
+    pub committed_at: DateTime<Utc>,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    #[serde(with = "text")]
+    term: u64,
+    #[serde(with = "text")]
+    batch: u64,
+    log: u16,
+    topic: String,
+    #[serde(with = "text")]
+    next_offset: i64,
+    #[serde(with = "text")]
+    watermark_lsn: u64,
+    record_hash: String,
+    #[serde(with = "text")]
+    heartbeat: i64,
+    committed_at: String,
+}
+
+/// 64-bit integers as JSON strings, which is how `ClickHouse::fetch_all` receives them.
+pub mod text {
+    use serde::{Deserialize as _, Deserializer, de::Error as _};
+
+    /// Reads the text of a number.
+    ///
+    /// # Errors
+    /// The text is no number of this type.
+    pub fn deserialize<'de, D: Deserializer<'de>, T: std::str::FromStr>(deserializer: D) -> Result<T, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| D::Error::custom("not a number of the expected type"))
+    }
+}
+
+/// Reads a `DateTime64(n, 'UTC')` as ClickHouse prints it.
+///
+/// # Errors
+/// `Error::Unreadable` when the text is no time.
+pub fn parse_time(text: &str) -> Result<DateTime<Utc>, Error> {
+    let time = NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f");
+    time.map(|time| time.and_utc()).map_err(|_| Error::Unreadable(format!("{text:?} is not a time")))
+}
+
+/// The newest checkpoint of `pipeline`, or `None` before the first load.
+///
+/// # Errors
+/// ClickHouse's, among them code 60 when the schema was never made.
+pub async fn latest(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<Checkpoint>, Error> {
+    let sql = "select term, batch, log, topic, next_offset, watermark_lsn, record_hash, heartbeat, committed_at \
+               from platform.checkpoints where pipeline = {pipeline:String} order by position desc limit 1";
+    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("pipeline", pipeline)]).await?;
+    row.map(|row| {
+        Ok(Checkpoint {
+            term: row.term,
+            batch: row.batch,
+            log: row.log,
+            topic: row.topic,
+            next_offset: row.next_offset,
+            watermark: Lsn::new(row.watermark_lsn),
+            record_hash: row.record_hash,
+            heartbeat: row.heartbeat,
+            committed_at: parse_time(&row.committed_at)?,
+        })
+    })
+    .transpose()
+}
+
+/// Stores a checkpoint. Of two with the same position the later one stands; a lower position never replaces a higher one.
+///
+/// # Errors
+/// ClickHouse's; after `TimedOut` and `Network` repeat it.
+pub async fn store(clickhouse: &ClickHouse, pipeline: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let sql = "insert into platform.checkpoints select {pipeline:String}, {position:UInt128}, {term:UInt64}, {batch:UInt64}, \
+               {log:UInt16}, {topic:String}, {next_offset:Int64}, {watermark:UInt64}, {record_hash:String}, {heartbeat:Int64}, \
+               fromUnixTimestamp64Micro({committed_at:Int64}, 'UTC'), now64(6)";
+    let position = (u128::from(checkpoint.term) << 64) | u128::from(checkpoint.batch);
+    let parameters = [
+        ("pipeline", pipeline),
+        ("position", &position.to_string()),
+        ("term", &checkpoint.term.to_string()),
+        ("batch", &checkpoint.batch.to_string()),
+        ("log", &checkpoint.log.to_string()),
+        ("topic", &checkpoint.topic),
+        ("next_offset", &checkpoint.next_offset.to_string()),
+        ("watermark", &checkpoint.watermark.get().to_string()),
+        ("record_hash", &checkpoint.record_hash),
+        ("heartbeat", &checkpoint.heartbeat.to_string()),
+        ("committed_at", &checkpoint.committed_at.timestamp_micros().to_string()),
+    ];
+    clickhouse.execute(sql, &parameters).await
+}

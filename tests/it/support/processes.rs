@@ -1,0 +1,33 @@
+//! Processes of the machine, as `/proc` shows them.
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Sends a signal to one process.
+pub(crate) fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("{signal} to process {pid}: {error}"));
+}
+
+/// Whether the process runs; a zombie does not.
+pub(crate) fn is_alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Every running process that works in `folder` or names it on its command line, with that line: PostgreSQL's own
+/// children work in the folder, everything else names it.
+pub(crate) fn using(folder: &Path) -> Vec<(i32, String)> {
+    let name = folder.display().to_string();
+    let all = std::fs::read_dir("/proc").expect("readable").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| is_alive(*pid))
+        .filter_map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            let works_there = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+            (works_there || line.contains(&name)).then_some((pid, line))
+        })
+        .collect()
+}

@@ -135,3 +135,36 @@ async fn an_answer_that_cannot_be_streamed_is_bounded() {
     assert_eq!(code(server.post("").body("SELECT number FROM numbers(100000) FORMAT JSON")).await.0, 200);
     assert!(server.memory_peak_mb() < 1200, "{} MiB", server.memory_peak_mb());
 }
+
+#[tokio::test]
+async fn a_large_insert_of_wide_rows_stays_out_of_memory() {
+    let server = with_posts().await;
+    let row_count = 1_000_000;
+    let text = "x".repeat(1000);
+    let pieces = futures_util::stream::iter((0..row_count / 1000).map(move |piece| {
+        let rows: String = (0..1000).map(|row| format!("{}\t{text}\n", piece * 1000 + row)).collect();
+        Ok::<_, std::convert::Infallible>(rows)
+    }));
+    let url = "query=INSERT%20INTO%20mirror.posts%20(id,text)%20FORMAT%20TSV";
+    let request = server.post(url).body(reqwest::Body::wrap_stream(pieces));
+    assert_eq!(code(request).await, (200, String::new()));
+    let found = server.run("SELECT count(), sum(id), sum(length(text)) FROM mirror.posts").await;
+    assert_eq!(found, "1000000\t499999500000\t1000000000\n");
+    assert!(server.memory_peak_mb() < 1200, "{} MiB", server.memory_peak_mb());
+}
+
+#[tokio::test]
+async fn one_insert_is_one_part() {
+    let server = with_posts().await;
+    server.run("SYSTEM STOP MERGES mirror.posts").await;
+    let url = "query=INSERT%20INTO%20mirror.posts%20(id,text)%20FORMAT%20";
+    let rows: String = (0..60_000).map(|id| format!("{id}\t{}\n", "x".repeat(1000))).collect();
+    assert_eq!(code(server.post(&format!("{url}TSV")).body(rows)).await.0, 200);
+    // One block of 200,000 rows, as the loader sends them.
+    let select =
+        "SELECT number AS id, 'post' AS text FROM numbers(200000) FORMAT Native SETTINGS max_block_size = 200000";
+    let block = server.post("").body(select).send().await.expect("an answer").bytes().await.expect("bytes");
+    assert_eq!(code(server.post(&format!("{url}Native")).body(block)).await.0, 200);
+    let parts = server.run("SELECT rows FROM system.parts WHERE database = 'mirror' AND active ORDER BY rows").await;
+    assert_eq!(parts, "60000\n200000\n");
+}

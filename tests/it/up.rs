@@ -167,6 +167,35 @@ async fn the_first_start_sets_everything_up_and_later_ones_keep_it() {
     assert_eq!(output.matches("platform: ready after").count(), 2, "{output}");
 }
 
+#[tokio::test]
+async fn the_whole_platform_answers_at_the_addresses_it_names() {
+    let stack = Stack::shared();
+    let status = async |url: String, key: &str| {
+        let request = reqwest::Client::new().get(url).header("authorization", format!("Bearer {key}"));
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    let api = stack.api_url();
+    let posts = format!("{api}/v1/sentiment-social?limit=1");
+    assert_eq!(status(posts.clone(), stack.api_key()).await, 200);
+    assert_eq!(status(posts, "pk_00000000_wrong").await, 401);
+    let summary = format!("{api}/v1/analytics/summary?from=2014-01-01&to=2014-04-01");
+    assert_eq!(status(summary, stack.api_key()).await, 200, "the reader's password opens ClickHouse");
+    assert_eq!(status(format!("{}/connectors/platform/status", stack.connect_url()), "").await, 200);
+    for arguments in [&["healthcheck"] as &[&str], &["healthcheck", "--sink"]] {
+        let finished = stack.platform(arguments);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+    }
+    let administrator = stack.settings().postgres.driver_config("test").expect("valid");
+    let password = String::from_utf8_lossy(administrator.get_password().expect("a password")).into_owned();
+    for part in ["serve", "sink", "clickhouse", "kafka", "connect"] {
+        let environment = std::fs::read(format!("/proc/{}/environ", stack.pid_of(part))).expect("readable");
+        assert!(
+            !String::from_utf8_lossy(&environment).contains(&password),
+            "{part} knows the administrator's password"
+        );
+    }
+}
+
 #[test]
 fn what_a_killed_platform_left_is_cleared_by_the_next_start() {
     let mut stack = Stack::start_with(only(ENGINES));

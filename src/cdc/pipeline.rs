@@ -54,7 +54,8 @@ impl Pipeline {
         Ok(Self { settings, clickhouse, status, cancelled })
     }
 
-    /// Runs until cancelled. A halt stays, visibly, until the process is restarted.
+    /// Runs until cancelled. A halt stays, visibly, until a load has moved the checkpoint past its cause, or the process is
+    /// restarted.
     pub async fn run(&self) {
         let mut wait = Duration::from_millis(self.settings.sink.retry_wait_ms_min.max(1));
         while !self.cancelled.is_cancelled() {
@@ -64,7 +65,7 @@ impl Pipeline {
                 Stop::Halt(halt) => {
                     self.status.halted(&halt);
                     tracing::error!(reason = halt.name(), detail = %halt, "halted: nothing is skipped");
-                    self.cancelled.cancelled().await;
+                    self.moved_checkpoint().await;
                 }
                 Stop::Again(error) => {
                     let detail = format!("{error:#}");
@@ -80,6 +81,26 @@ impl Pipeline {
             }
         }
         self.status.set("stopped");
+    }
+
+    /// Waits until somebody else has stored a checkpoint, or until cancelled.
+    async fn moved_checkpoint(&self) {
+        let position = || async {
+            let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await;
+            latest.map(|latest| latest.map(|checkpoint| (checkpoint.term, checkpoint.batch)))
+        };
+        let halted_at = position().await.ok();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(2)) => {}
+                () = self.cancelled.cancelled() => return,
+            }
+            match (position().await, &halted_at) {
+                (Ok(now), Some(before)) if now != *before => return,
+                // ClickHouse did not answer when the pipeline halted: then only a restart is sure.
+                _ => {}
+            }
+        }
     }
 
     async fn run_once(&self) -> Stop {

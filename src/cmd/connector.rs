@@ -76,7 +76,10 @@ async fn apply(settings: &Settings, connect: &Connect, limit: Duration) -> anyho
     let deadline = Instant::now() + limit;
     loop {
         match connect.put_config(&settings.sink.pipeline, &config).await {
-            Ok(()) => return Ok(()),
+            // One that was stopped keeps that state through a change.
+            Ok(()) => {
+                return Ok(connect.resume(&settings.sink.pipeline).await.map_err(|error| Failure::from(&error))?);
+            }
             // Workers that have just started rebalance for a moment.
             Err(Error::Rebalancing) if Instant::now() < deadline => {
                 tokio::time::sleep(Duration::from_millis(200)).await;

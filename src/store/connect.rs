@@ -144,15 +144,19 @@ impl Connect {
         }
     }
 
-    /// Forgets where the connector stood: it begins at the slot's position. Stops it, drops the offsets, resumes it.
+    /// Forgets where the connector stood, so that it begins at the slot's position. Offsets outlive a connector that was
+    /// deleted: one that is not there is made with `config`, stopped, for as long as this takes.
     ///
     /// # Errors
     /// See `Error`; `Refused` when it does not stop within ten seconds.
-    pub async fn reset_offsets(&self, name: &str) -> Result<(), Error> {
-        if self.status(name).await?.is_none() {
-            return Ok(());
+    pub async fn reset_offsets(&self, name: &str, config: &BTreeMap<String, String>) -> Result<(), Error> {
+        let is_there = self.config(name).await?.is_some();
+        if is_there {
+            self.call(Method::PUT, &format!("/connectors/{name}/stop"), None::<&()>).await?;
+        } else {
+            let stopped = serde_json::json!({ "name": name, "config": config, "initial_state": "STOPPED" });
+            self.call(Method::POST, "/connectors", Some(&stopped)).await?;
         }
-        self.call(Method::PUT, &format!("/connectors/{name}/stop"), None::<&()>).await?;
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
             match self.call(Method::DELETE, &format!("/connectors/{name}/offsets"), None::<&()>).await {
@@ -161,6 +165,14 @@ impl Connect {
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
+        if is_there { self.resume(name).await } else { self.delete(name).await.map(drop) }
+    }
+
+    /// Starts a connector that was stopped or paused; nothing for one that runs.
+    ///
+    /// # Errors
+    /// See `Error`.
+    pub async fn resume(&self, name: &str) -> Result<(), Error> {
         self.call(Method::PUT, &format!("/connectors/{name}/resume"), None::<&()>).await.map(drop)
     }
 

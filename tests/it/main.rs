@@ -1,5 +1,11 @@
 //! Integration tests on real parts: one binary, so that they share what takes seconds to start.
-#![allow(clippy::expect_used, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test ends by a panic")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test ends by a panic"
+)]
 
 mod support;
 

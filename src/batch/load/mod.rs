@@ -22,8 +22,9 @@ use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::connect::Connect;
 use crate::store::kafka::{self, Topic};
+use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log, StateChange, TableState};
-use crate::store::{postgres, replication, table_shapes};
+use crate::store::{connector_config, postgres, replication, table_shapes};
 pub use copy::Progress;
 
 /// Identifies the loads' advisory lock ("platload" in ASCII).
@@ -60,6 +61,8 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
     let clickhouse = ClickHouse::new(&settings.clickhouse)?;
     let tables = choose(&client, settings, names).await?;
     let log = prepare_log(settings, &client, &clickhouse, names.is_empty()).await?;
+    // Read before L0: whatever lies before it in the topic is committed before L0, and so in the snapshot.
+    let end = end_of_topic(settings).await?;
 
     let l0 = replication::insert_lsn(&client).await?;
     let version = Version::of_load(log.number, l0).context("the log's position does not fit into a version")?;
@@ -80,6 +83,9 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
         mirror::raise_floor(&clickhouse, table.name(), version, "load").await.context("raising the floor")?;
         store_state(&clickhouse, table, TableState::Live, version, snapshot.lsn, counts.rows).await?;
         loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
+    }
+    if names.is_empty() {
+        move_checkpoint(settings, &clickhouse, log.number, end).await?;
     }
     Ok(Report {
         job: "load",
@@ -126,7 +132,7 @@ async fn choose(client: &Client, settings: &Settings, names: &[TableName]) -> an
     Ok(tables)
 }
 
-/// Makes sure of the topic, the slot, the log's number and the first checkpoint.
+/// Makes sure of the topic, the slot and the log's number.
 async fn prepare_log(settings: &Settings, client: &Client, clickhouse: &ClickHouse, all: bool) -> anyhow::Result<Log> {
     let pipeline = &settings.sink.pipeline;
     kafka::ensure_topic(&settings.kafka, &settings.sink.topic).await?;
@@ -142,16 +148,13 @@ async fn prepare_log(settings: &Settings, client: &Client, clickhouse: &ClickHou
     if !slot {
         replication::create_slot(client, pipeline).await?;
         tracing::info!(slot = pipeline, "replication slot made");
-        if !settings.connect.url.is_empty() {
+        if newest.is_some() && !settings.connect.url.is_empty() {
             // Offsets of an earlier slot would make the task fail, or skip.
-            Connect::new(&settings.connect)?
-                .reset_offsets(pipeline)
-                .await
-                .context("resetting the connector's offsets")?;
+            let placeholder = connector_config::placeholder(client, pipeline).await?;
+            let config = connector_config::build(settings, &placeholder)?;
+            let reset = Connect::new(&settings.connect)?.reset_offsets(pipeline, &config).await;
+            reset.map_err(|error| Failure::from(&error)).context("resetting the connector's offsets")?;
         }
-    }
-    if checkpoint::latest(clickhouse, pipeline).await?.is_none() {
-        first_checkpoint(settings, clickhouse).await?;
     }
     Ok(match (same, newest.as_ref()) {
         (Some(log), _) => log.clone(),
@@ -172,21 +175,33 @@ async fn remember_first_load(clickhouse: &ClickHouse, log: Log, l0: Lsn) -> anyh
     Ok(log)
 }
 
-async fn first_checkpoint(settings: &Settings, clickhouse: &ClickHouse) -> anyhow::Result<()> {
+async fn end_of_topic(settings: &Settings) -> anyhow::Result<i64> {
     let mut topic = Topic::new(&settings.kafka, &settings.sink.topic)?;
-    let (first, _) = topic.bounds().await.map_err(|error| Failure::Unavailable(error.to_string()))?;
+    let (_, end) = topic.bounds().await.map_err(|error| Failure::Unavailable(error.to_string()))?;
+    Ok(end)
+}
+
+/// After every table is loaded the log needs to be followed only from `end`: a hole before it does not matter any more. A
+/// sink that runs stands behind no hole and is left alone; one that has halted, or is down, goes on from here.
+async fn move_checkpoint(settings: &Settings, clickhouse: &ClickHouse, log: u16, end: i64) -> anyhow::Result<()> {
+    let pipeline = &settings.sink.pipeline;
+    let Some(_lease) = Lease::try_take(&settings.postgres, pipeline).await? else { return Ok(()) };
+    let (term, batch) = match checkpoint::latest(clickhouse, pipeline).await? {
+        Some(checkpoint) => (checkpoint.term + 1, checkpoint.batch + 1),
+        None => (0, 0),
+    };
     let checkpoint = Checkpoint {
-        term: 0,
-        batch: 0,
-        log: 1,
+        term,
+        batch,
+        log,
         topic: settings.sink.topic.clone(),
-        next_offset: first,
+        next_offset: end,
         watermark: Lsn::ZERO,
         record_hash: String::new(),
         heartbeat: -1,
         committed_at: chrono::DateTime::UNIX_EPOCH,
     };
-    checkpoint::store(clickhouse, &settings.sink.pipeline, &checkpoint).await.context("storing the first checkpoint")
+    checkpoint::store(clickhouse, pipeline, &checkpoint).await.context("storing the checkpoint")
 }
 
 async fn store_state(

@@ -127,6 +127,19 @@ async fn bad_records_are_set_aside_and_the_rest_goes_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_too_long_is_set_aside_whole() {
+    let bench = Bench::start().await;
+    let long = line("long", &format!(r#","author":"{}""#, "x".repeat(17 * 1024 * 1024)));
+    bench.file("long.ndjson", &format!("{}\n{long}\n{}\n", line("1", ""), line("2", "")));
+    let ended = bench.run(&["import", "long.ndjson", "--rejected", "aside"]).await;
+    assert_eq!((ended.code, counts(&ended)), (Some(0), [3, 2, 0, 0, 1]), "{}", ended.stderr);
+    assert!(bench.read("aside").trim_end() == long);
+    assert_eq!(bench.read("aside.reasons"), "long.ndjson:2: is longer than 16777216 bytes\n");
+    let ended = bench.run(&["import", "long.ndjson", "--rejected", "./long.ndjson"]).await;
+    assert_eq!(ended.code, Some(2), "the file itself is not overwritten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn importing_again_changes_nothing() {
     let bench = Bench::start().await;
     let text: String = (0..30_000).map(|n| format!("{}\n", line(&n.to_string(), r#","raw":{"a":1.0}"#))).collect();

@@ -17,7 +17,7 @@ select
     if(by_platform = 1, toNullable(platform), null) as platform,
     if(by_label = 1, toNullable(sentiment_label), null) as sentiment_label,
     posts,
-    round(posts / max(posts) over (), 6) as share,
+    if(posts = 0, 0, round(posts / max(posts) over (), 6)) as share,
     scored,
     mean_score,
     likes,

@@ -29,6 +29,7 @@ where s.posted_at >= {from:DateTime64(6, 'UTC')} and s.posted_at < {to:DateTime6
     and ({lang:Nullable(String)} is null or s.lang = {lang:Nullable(String)})
     and ({label:Nullable(String)} is null or s.sentiment_label = {label:Nullable(String)})
 group by key
-order by multiIf({metric:String} = 'posts', posts, {metric:String} = 'likes', likes, {metric:String} = 'replies', replies, shares) desc,
+order by
+    multiIf({metric:String} = 'posts', toInt64(posts), {metric:String} = 'likes', likes, {metric:String} = 'replies', replies, shares) desc,
     name
 limit {limit:UInt32}

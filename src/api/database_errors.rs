@@ -111,9 +111,16 @@ impl From<clickhouse::Error> for ApiError {
 /// ClickHouse's texts quote the query and at times values: its code is enough to look it up.
 fn safe_clickhouse_cause(error: &clickhouse::Error) -> String {
     match error.code() {
-        Some(code) => format!("ClickHouse code {code}"),
+        Some(code) => format!("ClickHouse code {code} {}", error_name(&error.to_string())),
         None => error.to_string(),
     }
+}
+
+/// The name of the code, which ClickHouse writes as `(ILLEGAL_COLUMN)` near the end of its text.
+fn error_name(text: &str) -> &str {
+    let names = text.rsplit('(').filter_map(|part| part.split_once(')')).map(|(name, _)| name);
+    let plain = |name: &&str| name.len() > 2 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    names.into_iter().find(plain).unwrap_or_default()
 }
 
 fn unavailable(who: &str) -> ApiError {
@@ -163,5 +170,7 @@ mod tests {
             assert_eq!(error.code(), expected, "{code}");
             assert!(!error.cause().unwrap_or_default().contains("secret"), "{code}");
         }
+        let text = "Code: 44. DB::Exception: Not so (x). (ILLEGAL_COLUMN) (version 26.7.2.1 (official build))";
+        assert_eq!(error_name(text), "ILLEGAL_COLUMN");
     }
 }

@@ -44,6 +44,8 @@ async fn stopping_and_starting_again_keeps_the_data() {
     assert_eq!(row.get::<_, i32>(0), 7);
     assert_eq!(stack.api_key(), key, "secrets are made once");
     assert_ne!(stack.postgres_url(), port, "a port chosen as 0 is new at each start");
+    assert!(stack.stop_by(Signal::SIGHUP).success(), "a terminal that is closed stops it in the same way");
+    assert_nothing_runs(&stack);
 }
 
 #[tokio::test]
@@ -165,6 +167,35 @@ async fn the_first_start_sets_everything_up_and_later_ones_keep_it() {
     assert_eq!(output.matches("platform: ready after").count(), 2, "{output}");
 }
 
+#[tokio::test]
+async fn the_whole_platform_answers_at_the_addresses_it_names() {
+    let stack = Stack::shared();
+    let status = async |url: String, key: &str| {
+        let request = reqwest::Client::new().get(url).header("authorization", format!("Bearer {key}"));
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    let api = stack.api_url();
+    let posts = format!("{api}/v1/sentiment-social?limit=1");
+    assert_eq!(status(posts.clone(), stack.api_key()).await, 200);
+    assert_eq!(status(posts, "pk_00000000_wrong").await, 401);
+    let summary = format!("{api}/v1/analytics/summary?from=2014-01-01&to=2014-04-01");
+    assert_eq!(status(summary, stack.api_key()).await, 200, "the reader's password opens ClickHouse");
+    assert_eq!(status(format!("{}/connectors/platform/status", stack.connect_url()), "").await, 200);
+    for arguments in [&["healthcheck"] as &[&str], &["healthcheck", "--sink"]] {
+        let finished = stack.platform(arguments);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+    }
+    let administrator = stack.settings().postgres.driver_config("test").expect("valid");
+    let password = String::from_utf8_lossy(administrator.get_password().expect("a password")).into_owned();
+    for part in ["serve", "sink", "clickhouse", "kafka", "connect"] {
+        let environment = std::fs::read(format!("/proc/{}/environ", stack.pid_of(part))).expect("readable");
+        assert!(
+            !String::from_utf8_lossy(&environment).contains(&password),
+            "{part} knows the administrator's password"
+        );
+    }
+}
+
 #[test]
 fn what_a_killed_platform_left_is_cleared_by_the_next_start() {
     let mut stack = Stack::start_with(only(ENGINES));
@@ -185,6 +216,10 @@ fn what_a_killed_platform_left_is_cleared_by_the_next_start() {
 fn ctrl_c_stops_everything_within_its_time_and_leaves_no_process() {
     let mut stack = Stack::start_with(only(ENGINES));
     assert!(processes::using(stack.data_dir()).len() >= 5, "up and four parts at least");
+    for part in ["postgres", "kafka", "connect", "clickhouse"] {
+        let pid = nix::unistd::Pid::from_raw(stack.pid_of(part));
+        assert_eq!(nix::unistd::getpgid(Some(pid)), Ok(pid), "a terminal's Ctrl-C does not reach {part}");
+    }
     let begun = Instant::now();
     let status = stack.stop_by(Signal::SIGINT);
     assert_eq!(status.code(), Some(0), "{}", stack.output());
@@ -192,6 +227,38 @@ fn ctrl_c_stops_everything_within_its_time_and_leaves_no_process() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_nothing_runs(&stack);
     assert!(!stack.output().contains("was killed"), "every part ended by itself:\n{}", stack.output());
+}
+
+/// PostgreSQL's own children end by themselves when it is killed, a moment later.
+fn wait_until_nothing_runs(stack: &Stack) {
+    block_until("nothing runs", Duration::from_secs(10), || processes::using(stack.data_dir()).is_empty());
+}
+
+#[test]
+fn a_part_that_hangs_is_killed_when_the_time_is_over() {
+    let mut stack = Stack::start_with(only(POSTGRES));
+    stack.kill_part("postgres", Signal::SIGSTOP);
+    let begun = Instant::now();
+    assert_eq!(stack.stop_by(Signal::SIGTERM).code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(stack.output().contains("PostgreSQL did not stop in time and was killed"), "{}", stack.output());
+    wait_until_nothing_runs(&stack);
+}
+
+#[test]
+fn a_second_ctrl_c_kills_what_still_runs() {
+    let mut stack = Stack::start_with(only(POSTGRES));
+    stack.kill_part("postgres", Signal::SIGSTOP);
+    let begun = Instant::now();
+    processes::signal(stack.pid_of_up(), Signal::SIGINT);
+    // Within the first second a signal counts as the same wish, so that it is repeated as an impatient person would.
+    block_until("it ends", Duration::from_secs(10), || {
+        processes::signal(stack.pid_of_up(), Signal::SIGINT);
+        !processes::is_alive(stack.pid_of_up())
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(1), "the first second is one wish: {:?}", begun.elapsed());
+    assert_eq!(stack.wait_for_end().code(), Some(0));
+    wait_until_nothing_runs(&stack);
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl Mirrored {
     pub(super) async fn make_mirrors(&self) {
         let published = table_shapes::published(&self.client, "platform").await.expect("the publication");
         for table in &published.tables {
-            mirror::ensure_table(&self.clickhouse, table).await.expect("a mirror table");
+            mirror::prepare_table(&self.clickhouse, table).await.expect("a mirror table");
         }
     }
 

@@ -111,7 +111,8 @@ impl Workload {
         let span = ["null", "'24:00'", "'00:00:00.000001'", "'12:30'"][self.random.random_range(0..4)];
         let ratio = ["null", "'NaN'", "'-Infinity'", "0.1", "-0.0", "1e-310"][self.random.random_range(0..6)];
         format!(
-            "insert into notes values ({}, gen_random_uuid(), {}, {}, {}, {}, {weights}, {price}, {day}, \
+            "insert into notes (tenant, seq, title, body, attachment, tags, weights, price, day, at, span, ratio, flags, mood) \
+             values ({}, gen_random_uuid(), {}, {}, {}, {}, {weights}, {price}, {day}, \
              timestamp '1950-06-01 12:00' + {} * interval '1 microsecond', {span}, {ratio}, {}, 'ab')",
             self.random.random_range(0..50),
             self.text(),

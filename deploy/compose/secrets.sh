@@ -2,6 +2,7 @@
 # Makes every password of the Compose stack at random, once, and hands each service its own and no others.
 #
 #   secrets.sh make         what is missing, and every service's folder anew (what `docker compose up` runs)
+#   secrets.sh renew NAME   another value for one; README.md says what to start anew
 #   secrets.sh show NAME    print one
 #   secrets.sh list         print the names
 #
@@ -115,14 +116,25 @@ make_all() {
   printf 'secrets: %d made, %d kept\n' "$made" $((${#names[@]} - made)) >&2
 }
 
+existing() {
+  [[ -n $1 && " ${names[*]} " == *" $1 "* ]] || fail "there is no secret '$1'; there are: ${names[*]}"
+  [[ -s $all/$1 ]] || fail "not made yet: run docker compose up"
+}
+
 case ${1:-} in
   make) make_all ;;
   list) printf '%s\n' "${names[@]}" ;;
   show)
-    [[ " ${names[*]} " == *" ${2:-} "* && -n ${2:-} ]] || fail "there is no secret '${2:-}'; there are: ${names[*]}"
-    [[ -s $all/$2 ]] || fail "not made yet: run docker compose up"
+    existing "${2:-}"
     get "$2"
     echo
     ;;
-  *) fail "usage: secrets.sh make | show NAME | list" ;;
+  renew)
+    existing "${2:-}"
+    # The others are given to their servers at every start.
+    [[ $2 != postgres_admin ]] || fail "PostgreSQL keeps postgres_admin as it was at its first start"
+    rm "$all/$2"
+    make_all
+    ;;
+  *) fail "usage: secrets.sh make | renew NAME | show NAME | list" ;;
 esac

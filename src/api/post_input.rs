@@ -281,7 +281,7 @@ mod tests {
                 Err(errors
                     .map(|error| {
                         FieldError::member(
-                            &error["pointer"].as_str().expect("pointer")[1..],
+                            error["pointer"].as_str().and_then(|pointer| pointer.strip_prefix('/')).expect("a pointer"),
                             "",
                             error["code"].as_str().expect("code"),
                         )

@@ -86,13 +86,19 @@ async fn apply(settings: &Settings, connect: &Connect, limit: Duration) -> anyho
     }
 }
 
+/// How long a failure must last: right after a change Connect still reports the old task.
+const FAILURE_LASTS: Duration = Duration::from_secs(3);
+
 async fn wait_until_running(connect: &Connect, name: &str, limit: Duration) -> anyhow::Result<Status> {
-    let deadline = Instant::now() + limit;
+    let begun = Instant::now();
+    let deadline = begun + limit;
     loop {
         let status = connect.status(name).await;
         match &status {
             Ok(Some(status)) if status.is_running() => return Ok(status.clone()),
-            Ok(Some(status)) if status.failure().is_some() || Instant::now() >= deadline => {
+            Ok(Some(status))
+                if (status.failure().is_some() && begun.elapsed() >= FAILURE_LASTS) || Instant::now() >= deadline =>
+            {
                 return Err(not_running(name, status).into());
             }
             Err(Error::Refused { .. } | Error::Unavailable { .. }) | Ok(None) if Instant::now() >= deadline => {

@@ -17,6 +17,9 @@ from airflow.timetables.interval import CronDataIntervalTimetable
 # 69 (a dependency is unavailable), 70 (a bug) and 75 (busy, or the mirror is behind) are tried again; 99 (nothing to do) skips.
 HOPELESS = {2, 64, 65, 78}
 
+# A run by hand need not have an interval; then the day before it.
+DATE = "{{ params.date or ((data_interval_start | default(none)) or dag_run.run_after - macros.timedelta(days=1)) | ds }}"
+
 
 class Hook(SubprocessHook):
     """Fails a task for good where repeating it is useless."""
@@ -62,7 +65,7 @@ with DAG(
         # `exec`: a kill's SIGTERM reaches the program, which leaves the old day or the new one and nothing between.
         bash_command='exec platform etl --date "$PLATFORM_DATE"',
         # Through the environment, so that no parameter is ever read as shell.
-        env={"PLATFORM_DATE": "{{ params.date or (data_interval_start | ds) }}"},
+        env={"PLATFORM_DATE": DATE},
         append_env=True,
         skip_on_exit_code=99,
         # The last line of output is the JSON line of the job; it becomes the XCom.

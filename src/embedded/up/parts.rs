@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::data_dir::DataDir;
 use super::engines::Engines;
 use super::environment::{Environment, with_variables};
-use super::part::api_key::ApiKey;
+use super::part::api_key::StoreApiKey;
 use super::part::connect::Connect;
 use super::part::http::Http;
 use super::part::kafka::{CONTROLLER, Kafka};
@@ -224,8 +224,8 @@ impl<'a> Workshop<'a> {
         OwnJob { launch: job.launch.shows_errors(self.is_terminal), done_file: Some(self.loaded_file()), ..job }
     }
 
-    fn api_key(&self) -> ApiKey {
-        ApiKey {
+    fn api_key(&self) -> StoreApiKey {
+        StoreApiKey {
             administrator: self.environment.postgres_settings(&self.settings.postgres, DATABASE),
             secrets: self.environment.secrets.clone(),
         }

@@ -9,7 +9,7 @@ use rand::distr::{Alphanumeric, SampleString as _};
 
 use super::data_dir::write_private;
 use crate::config::read_env_file;
-use crate::domain::Failure;
+use crate::domain::{ApiKey, Failure};
 
 /// Letters and digits only, so that a URL and a shell take a password as it is; 32 of 62 kinds are 190 bits.
 const PASSWORD_LENGTH: usize = 32;
@@ -88,23 +88,20 @@ impl Secrets {
         self.values.get(API_KEY).map_or("", String::as_str)
     }
 
-    /// The part of the API key that is stored in plain text, to look the key up by.
+    /// The API key with what is stored of it.
     ///
     /// # Errors
     /// `Failure::Config` when the file was changed by hand.
-    pub(super) fn api_key_prefix(&self) -> anyhow::Result<&str> {
-        let prefix = self.api_key().strip_prefix("pk_").and_then(|rest| rest.split_once('_')).map(|(prefix, _)| prefix);
-        prefix.filter(|prefix| prefix.len() == 8).with_context(|| {
+    pub(super) fn parsed_api_key(&self) -> anyhow::Result<ApiKey> {
+        ApiKey::parse(self.api_key()).with_context(|| {
             Failure::Config(format!("{API_KEY} in the file of secrets is no API key: remove the line to get a new one"))
         })
     }
 }
 
-/// `pk_`, 8 hexadecimal digits to look the key up by, `_`, 256 random bits in hexadecimal.
 fn new_api_key() -> String {
     let mut random = rand::rng();
-    let (prefix, secret): ([u8; 4], [u8; 32]) = (random.random(), random.random());
-    format!("pk_{}_{}", hex::encode(prefix), hex::encode(secret))
+    ApiKey::from_random(random.random(), random.random()).expose().to_owned()
 }
 
 #[cfg(test)]
@@ -126,14 +123,15 @@ mod tests {
     }
 
     #[test]
-    fn an_api_key_has_its_agreed_shape() {
+    fn an_api_key_that_was_changed_by_hand_is_refused() {
         let folder = tempfile::tempdir().expect("a folder");
-        let secrets = Secrets::load_or_make(&folder.path().join("secrets")).expect("made");
-        let key = secrets.api_key();
-        assert_eq!(key.len(), 3 + 8 + 1 + 64);
-        let words: Vec<&str> = key.split('_').collect();
-        assert_eq!(words[..2], ["pk", secrets.api_key_prefix().expect("a key")]);
-        assert!(words[1..].concat().chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c)));
+        let path = folder.path().join("secrets");
+        let made = Secrets::load_or_make(&path).expect("made").parsed_api_key().expect("a key");
+        let text = std::fs::read_to_string(&path).expect("readable");
+        assert!(text.contains(made.expose()));
+        std::fs::write(&path, text.replace(made.expose(), "pk_mine")).expect("written");
+        let error = Secrets::load_or_make(&path).expect("read").parsed_api_key().expect_err("no key");
+        assert_eq!(Failure::exit_code_of(&error), 78);
     }
 
     #[test]

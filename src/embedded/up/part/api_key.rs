@@ -1,7 +1,6 @@
 //! The first API key: made here, shown by `platform up`, stored in PostgreSQL as a hash.
 
 use anyhow::Context as _;
-use sha2::{Digest as _, Sha256};
 
 use super::super::runner::Runner;
 use super::super::secrets::Secrets;
@@ -11,7 +10,7 @@ use crate::store::postgres;
 
 /// Stores the key of the data folder, unless it is there.
 #[derive(Debug)]
-pub(in super::super) struct ApiKey {
+pub(in super::super) struct StoreApiKey {
     /// The administrator's access to the platform's database.
     pub(in super::super) administrator: config::Postgres,
     /// Where the key comes from.
@@ -19,17 +18,17 @@ pub(in super::super) struct ApiKey {
 }
 
 #[async_trait::async_trait]
-impl Job for ApiKey {
+impl Job for StoreApiKey {
     async fn run(&self, _runner: &Runner) -> anyhow::Result<()> {
-        let prefix = self.secrets.api_key_prefix()?;
-        let hash = Sha256::digest(self.secrets.api_key().as_bytes()).to_vec();
+        let key = self.secrets.parsed_api_key()?;
+        let (prefix, hash) = (key.prefix(), key.sha256());
         let scopes = ["read", "write", "admin"].as_slice();
         let client = postgres::connect(&self.administrator, "platform up").await?;
         client
             .execute(
                 "insert into platform.api_keys (prefix, sha256, scopes, label) values ($1, $2, $3, 'platform up') \
                  on conflict do nothing",
-                &[&prefix, &hash, &scopes],
+                &[&prefix, &hash.as_slice(), &scopes],
             )
             .await
             .context("storing the API key")?;

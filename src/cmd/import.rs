@@ -74,7 +74,10 @@ pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::
     for path in &args.files {
         inputs.push(Input::open(path, args.format, &progress)?);
     }
-    if let (Some(path), Some(input)) = (args.rejected, inputs.first_mut()) {
+    if let (Some(path), Some(input), Some(file)) = (args.rejected, inputs.first_mut(), args.files.first()) {
+        if path.canonicalize().is_ok_and(|rejected| file.canonicalize().is_ok_and(|file| file == rejected)) {
+            return Err(Failure::Usage("--rejected names the file that is imported".into()).into());
+        }
         input.rejected = path;
     }
     let on_conflict = match args.on_conflict {

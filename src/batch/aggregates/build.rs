@@ -127,8 +127,9 @@ async fn build_in(
     build_id: Uuid,
 ) -> anyhow::Result<Option<Build>> {
     let Request { clickhouse, aggregate, day, position, shutdown, .. } = *request;
+    // Not cut off halfway: a table that is made after its request was given up would stay.
+    staging.create(source).await?;
     let fill = async {
-        staging.create(source).await?;
         let staged = staging.fill(source).await?;
         // The same rows before and after: the day was made of exactly these.
         let moved = source.facts(clickhouse, aggregate).await? != *facts;

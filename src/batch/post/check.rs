@@ -166,24 +166,36 @@ fn json<'a>(column: &str, given: Given<Cow<'a, str>>) -> Result<Option<Cow<'a, s
     if serde_json::from_str::<&serde_json::value::RawValue>(&text).is_err() {
         return reject(column, "is not JSON");
     }
-    // jsonb holds text: PostgreSQL refuses this escape. A backslash before it makes it harmless, and rare enough to parse.
-    if text.contains("\\u0000") && escapes_nul(&text) {
-        return reject(column, "holds a NUL character, which PostgreSQL cannot store");
+    // jsonb holds decoded text, so PostgreSQL refuses escapes that are no text.
+    if text.contains("\\u") {
+        match escaped_units(&text).collect::<Result<Vec<char>, _>>() {
+            Ok(characters) if characters.contains(&'\0') => {
+                return reject(column, "holds a NUL character, which PostgreSQL cannot store");
+            }
+            Ok(_) => {}
+            Err(_) => return reject(column, "holds a broken Unicode escape"),
+        }
     }
     Ok(Some(text))
 }
 
-fn escapes_nul(text: &str) -> bool {
-    let mut rest = text;
-    while let Some((_, after)) = rest.split_once('\\') {
-        if after.starts_with("u0000") {
-            return true;
-        }
+/// The characters that `\uXXXX` escapes stand for, with blanks for what stands between them; an error for each
+/// surrogate without its other half.
+fn escaped_units(json: &str) -> impl Iterator<Item = Result<char, std::char::DecodeUtf16Error>> {
+    const BLANK: u16 = 0x20;
+    let mut rest = json;
+    let units = std::iter::from_fn(move || {
+        let (before, after) = rest.split_once('\\')?;
+        let hex = after.strip_prefix('u').and_then(|hex| hex.split_at_checked(4));
+        let unit = hex.and_then(|(digits, _)| u16::from_str_radix(digits, 16).ok());
+        // Of another escape only the next character belongs to it, a second backslash above all.
         let mut characters = after.chars();
         characters.next();
-        rest = characters.as_str();
-    }
-    false
+        rest = hex.map_or(characters.as_str(), |(_, behind)| behind);
+        let between = (!before.is_empty()).then_some(BLANK);
+        Some([between, Some(unit.unwrap_or(BLANK))])
+    });
+    char::decode_utf16(units.flatten().flatten())
 }
 
 fn time(column: &str, text: &str) -> Result<PostedAt, Rejection> {
@@ -271,8 +283,13 @@ mod tests {
             let rejection = draft.check().expect_err(reason);
             assert!(rejection.0.starts_with(reason), "{rejection}");
         }
-        let harmless = Draft { raw: Given::Value(r#"{"a":"\\u0000"}"#.into()), ..draft() };
-        assert!(harmless.check().is_ok());
+        let json = |text: &'static str| Draft { raw: Given::Value(text.into()), ..draft() }.check();
+        for text in [r#""\\u0000""#, r#""\n\ud83d\ude00\u00e9""#, r#""\\\\ud800""#, r#"{"\u0041":"u0000"}"#] {
+            assert!(json(text).is_ok(), "{text}");
+        }
+        for text in [r#""\ud800""#, r#""\ude00""#, r#""\ud83d \ude00""#, r#""\ud83d\n\ude00""#, r#""\\\u0000""#] {
+            assert!(json(text).is_err(), "{text}");
+        }
     }
 
     #[test]

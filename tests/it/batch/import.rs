@@ -79,9 +79,9 @@ async fn bad_records_are_set_aside_and_the_rest_goes_in() {
         line("6", "").replace("neutral", "nice"),
         line("7", "").replace("2024-05-01T12", "yesterday"),
         line("8", r#","author":"a\u0000b""#),
-        // Only PostgreSQL knows that these cannot be: an index row that is too large, and a lone surrogate in jsonb.
+        // Only PostgreSQL knows that these cannot be: an index row that is too large, and a number beyond numeric.
         line(&(0..1500).map(|n| format!("{:x}", n * 7919 % 65536)).collect::<String>(), ""),
-        line("9", r#","raw":{"s":"\ud800"}"#),
+        line("9", r#","raw":{"n":1e200000}"#),
     ];
     let mut text = String::from("\u{feff}");
     for (number, bad) in bad.iter().enumerate() {
@@ -124,6 +124,19 @@ async fn bad_records_are_set_aside_and_the_rest_goes_in() {
     let mended = bench.file("mixed.ndjson.rejected", &mended);
     let ended = bench.run(&["import", mended.to_str().expect("a path")]).await;
     assert_eq!((ended.code, counts(&ended)), (Some(0), [good, 1, 0, 0, good - 1]), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_too_long_is_set_aside_whole() {
+    let bench = Bench::start().await;
+    let long = line("long", &format!(r#","author":"{}""#, "x".repeat(17 * 1024 * 1024)));
+    bench.file("long.ndjson", &format!("{}\n{long}\n{}\n", line("1", ""), line("2", "")));
+    let ended = bench.run(&["import", "long.ndjson", "--rejected", "aside"]).await;
+    assert_eq!((ended.code, counts(&ended)), (Some(0), [3, 2, 0, 0, 1]), "{}", ended.stderr);
+    assert!(bench.read("aside").trim_end() == long);
+    assert_eq!(bench.read("aside.reasons"), "long.ndjson:2: is longer than 16777216 bytes\n");
+    let ended = bench.run(&["import", "long.ndjson", "--rejected", "./long.ndjson"]).await;
+    assert_eq!(ended.code, Some(2), "the file itself is not overwritten");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +201,7 @@ async fn strict_imports_nothing_when_a_record_is_bad() {
     let mut lines: Vec<String> = (0..25_000).map(|n| line(&n.to_string(), "")).collect();
     for (bad, reason) in [
         (line("x", r#","likes":-1"#), "likes is not a whole number"),
-        (line("y", r#","raw":"\ud800""#), "PostgreSQL refuses it"),
+        (line("y", r#","raw":1e200000"#), "PostgreSQL refuses it"),
     ] {
         lines[24_000] = bad;
         let file = bench.file("strict.ndjson", &lines.join("\n"));

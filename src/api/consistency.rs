@@ -55,15 +55,18 @@ pub(super) async fn gate(worker: &Worker, request: &HttpRequest) -> ApiResult<Ga
     let began = Instant::now();
     let deadline = began + wait.unwrap_or_default();
     let applied = wait.map(|wait| format!("wait={}", wait.as_secs()));
-    let mut asked = false;
+    // Held while this request waits; the first look is free.
+    let mut place = None;
     loop {
         let seen = worker.shared.replica.fresh(deadline.max(began + LOOK)).await;
         if satisfied(&seen, token)? {
             histogram!("platform_api_consistency_wait_seconds").record(began.elapsed().as_secs_f64());
             return Ok(Gate { seen, applied });
         }
-        if !asked {
-            asked = true;
+        if place.is_none() {
+            place = Some(worker.shared.waiters.try_acquire().map_err(|_| {
+                ApiError::new(Code::Overloaded, "too many requests wait for the mirror").retry_after(1)
+            })?);
             refuse_future(worker, token, wait.is_some()).await?;
         }
         if Instant::now() >= deadline {
@@ -97,7 +100,12 @@ async fn refuse_future(worker: &Worker, token: Token, waits: bool) -> ApiResult<
         }
         Ok(position)
     };
-    let end = worker.limited(ask).await?;
+    let end = match worker.limited(ask).await {
+        Ok(end) => end,
+        // PostgreSQL is away: nothing can be said about the token, and the mirror may still come to it.
+        Err(error) if error.code() != Code::Internal => return Ok(()),
+        Err(error) => return Err(error),
+    };
     if end < token.lsn {
         return Err(ApiError::new(Code::InvalidToken, "the token names a position that the log has not reached"));
     }

@@ -22,12 +22,14 @@ pub(super) struct Pipeline {
     /// Number of the log that positions and tokens belong to.
     pub log: u16,
     /// Where the sink stands; null before the first load.
+    #[schema(required = true)]
     pub checkpoint: Option<PipelineCheckpoint>,
     /// The mirrored tables whose state is known.
     pub tables: Vec<PipelineTable>,
     /// The connector on Kafka Connect; null when the API is not told where Connect is.
+    #[schema(required = true)]
     pub connector: Option<PipelineConnector>,
-    /// Why the newest look at ClickHouse failed; what is shown is then older.
+    /// Whether the newest look at ClickHouse failed; what is shown is then older.
     pub clickhouse_unreachable: bool,
 }
 

@@ -8,13 +8,15 @@
 #
 #   PLATFORM_ENGINES            target folder (default: .engines in the repository)
 #   PLATFORM_ENGINES_POSTGRES   system | npm: where PostgreSQL comes from (default: the system's, else npm's)
+#   PLATFORM_ENGINES_PARTS      only these parts, with blanks (default: all); for images
 set -euo pipefail
 export LC_ALL=C
 umask 022 # PostgreSQL runs as another user and must be able to read this
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 engines=${PLATFORM_ENGINES:-$here/../../.engines}
-parts=(chdb broker connect debezium postgres)
+all_parts=(chdb broker connect debezium postgres)
+read -ra parts <<<"${PLATFORM_ENGINES_PARTS:-${all_parts[*]}}"
 postgres_from=${PLATFORM_ENGINES_POSTGRES:-}
 postgres_least=14
 java_least=17
@@ -137,7 +139,8 @@ require_tools() { # the parts to install
     fail "java is version ${BASH_REMATCH[1]}, $java_least or newer is needed:  apt-get install openjdk-17-jre-headless"
 }
 
-require_machine() {
+require_machine() { # the parts to install; jars run everywhere
+  [[ " $* " == *" chdb "* || " $* " == *" postgres "* ]] || return 0
   if [[ $(uname -sm) != "Linux x86_64" ]] || ! getconf GNU_LIBC_VERSION &>/dev/null; then
     fail "the pinned engines are for Linux on x86-64 with glibc; this is $(uname -sm)"
   fi
@@ -268,6 +271,10 @@ case $postgres_from in
   *) fail "PLATFORM_ENGINES_POSTGRES is '$postgres_from'; it may be system or npm" ;;
 esac
 
+for part in "${parts[@]}"; do
+  [[ " ${all_parts[*]} " == *" $part "* ]] || fail "PLATFORM_ENGINES_PARTS: there is no part '$part'; there are ${all_parts[*]}"
+done
+
 mapfile -t todo < <(missing_parts)
 [[ $mode != lock ]] || todo=("${parts[@]}")
 
@@ -286,7 +293,7 @@ if ((${#todo[@]} == 0)); then
   exit 0
 fi
 
-require_machine
+require_machine "${todo[@]}"
 require_tools "${todo[@]}"
 mkdir -p "$engines"
 engines=$(cd "$engines" && pwd)

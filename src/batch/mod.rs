@@ -1,5 +1,6 @@
 //! Jobs that move many rows: whole tables into ClickHouse, files and synthetic posts into PostgreSQL, days of statistics.
 
+pub mod aggregates;
 pub mod generate;
 pub mod import;
 pub mod load;

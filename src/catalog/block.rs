@@ -110,6 +110,18 @@ impl Block {
         table.key().iter().map(text).collect()
     }
 
+    /// A row's version, and whether it is a tombstone.
+    pub fn version_of(&self, row: usize) -> Option<(Version, bool)> {
+        let version = u128::from_le_bytes(self.versions.get(row)?.try_into().ok()?);
+        Some((Version::from_raw(version), self.deleted.get(row)? == [1]))
+    }
+
+    /// A cell as PostgreSQL's text; `None` for NULL and for types that have none here.
+    pub fn cell(&self, table: &Table, row: usize, column: &str) -> Option<String> {
+        let position = table.position(column)?;
+        table.columns().get(position)?.codec().to_text(self.columns.get(position)?.get(row)?)
+    }
+
     /// Appends a row from an event.
     ///
     /// # Errors

@@ -10,6 +10,7 @@
 //!
 //! The sink decodes JSON, the load decodes PostgreSQL's binary format; both write the same bytes into the same columns.
 
+mod aggregate;
 mod binary_cell;
 mod block;
 mod codec;
@@ -22,6 +23,7 @@ mod json_row;
 mod pg_type;
 mod table;
 
+pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
 pub use binary_cell::{CopyReader, MalformedCopy};
 pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
 pub use codec::{CellError, Codec};

@@ -7,6 +7,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::status::Status;
+use crate::domain::Failure;
 
 /// Serves on `bind` until cancelled.
 ///
@@ -32,7 +33,9 @@ pub async fn serve(
         .shutdown_timeout(1)
         .shutdown_signal(async move { cancelled.cancelled().await })
         .bind(bind)
-        .with_context(|| format!("listening on {bind} (sink.bind)"))?;
+        .map_err(|error| {
+            Failure::Config(format!("cannot listen on {bind}: {error}; set sink.bind to a free address"))
+        })?;
     server.run().await.context("serving the sink's health")
 }
 

@@ -10,6 +10,8 @@
 mod adapters;
 mod batch;
 mod decoder;
+#[cfg(test)]
+mod decoder_tests;
 mod envelope;
 mod halt;
 mod health;

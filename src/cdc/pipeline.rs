@@ -180,6 +180,9 @@ impl Pipeline {
             } else {
                 let why = if there.is_empty() { "it is not loaded yet" } else { "its columns have changed" };
                 skipped.push(format!("{}: {why}; run `platform load {}`", table.name(), table.name()));
+                if !there.is_empty() {
+                    mirror::store_halted(&self.clickhouse, table.name(), why).await?;
+                }
                 Known::Skipped
             };
             decoder.tables.insert(table.name().clone(), known);

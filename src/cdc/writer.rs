@@ -137,6 +137,8 @@ impl Writer {
                     tracing::warn!(step, error = %error, wait_ms = wait.as_millis(), "ClickHouse is not ready, the step is repeated");
                     self.sleep(&mut wait).await?;
                 }
+                // 16 and 60: a load has made the mirror anew, with other columns, since the shapes were read.
+                Err(error) if matches!(error.code(), Some(16 | 60)) => return Err(Stop::Again(error.into())),
                 Err(error) => return Err(Stop::Halt(Halt::ClickHouse(format!("{step}: {error}")))),
             }
         }

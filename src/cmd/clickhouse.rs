@@ -10,9 +10,11 @@ use crate::config::Settings;
 use crate::embedded::clickhouse::{ClickHouseFront, Limits, Options, User};
 use crate::shutdown::Shutdown;
 
-/// Flags. Users and passwords come from the configuration: `clickhouse.user` and `clickhouse.password` may do everything,
-/// `up.clickhouse_reader_user` and `up.clickhouse_reader_password` may only read.
+/// Flags.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Users come from the configuration: clickhouse.user and clickhouse.password may do everything that stays inside the
+engine, up.clickhouse_reader_user and up.clickhouse_reader_password may only read. SIGTERM lets requests end.")]
 pub struct Args {
     /// Folder of the data; by default `clickhouse` in `up.data_dir`.
     #[arg(long, value_name = "DIR")]

@@ -168,6 +168,7 @@ pub struct Load {
 #[allow(missing_docs)]
 pub struct Etl {
     pub wait_timeout_s: u64,
+    pub build_timeout_s: u64,
     pub aggregates_dir: String,
 }
 

@@ -12,8 +12,6 @@ use rskafka::BackoffConfig;
 use rskafka::client::error::{Error as DriverError, ProtocolError};
 use rskafka::client::partition::{OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
-use tracing::instrument::WithSubscriber as _;
-use tracing::subscriber::NoSubscriber;
 
 use crate::config;
 use crate::domain::Failure;
@@ -197,8 +195,6 @@ pub async fn ensure_topic(settings: &config::Kafka, name: &str) -> anyhow::Resul
 pub async fn ping(settings: &config::Kafka) -> anyhow::Result<()> {
     let brokers = settings.broker_list()?;
     let asked = async { build(&brokers).await?.list_topics().await };
-    // The driver reports every connection as news, which it is to nobody here.
-    let asked = asked.with_subscriber(NoSubscriber::default());
     tokio::time::timeout(Duration::from_millis(settings.request_timeout_ms), asked).await.context("no answer")??;
     Ok(())
 }

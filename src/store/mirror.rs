@@ -96,11 +96,15 @@ pub async fn store_log(clickhouse: &ClickHouse, log: &Log) -> Result<(), Error> 
     clickhouse.execute(sql, &parameters.each_ref().map(|(name, value)| (*name, value.as_str()))).await
 }
 
-/// Makes the mirror table and its view, unless they are there.
+/// Makes the mirror table and its view for a load. A mirror of another shape is dropped: the load fills the new one whole.
 ///
 /// # Errors
 /// ClickHouse's.
-pub async fn ensure_table(clickhouse: &ClickHouse, table: &Table) -> Result<(), Error> {
+pub async fn prepare_table(clickhouse: &ClickHouse, table: &Table) -> Result<(), Error> {
+    let there = columns_of(clickhouse, table.name()).await?;
+    if !there.is_empty() && !has_shape(&there, table) {
+        clickhouse.execute(&format!("drop table {} sync", table.name().quoted_clickhouse("mirror")), &[]).await?;
+    }
     clickhouse.execute(&create_mirror(table), &[]).await?;
     clickhouse.execute(&create_view(table), &[]).await
 }
@@ -192,6 +196,16 @@ pub async fn store_state(clickhouse: &ClickHouse, table: &TableName, change: &St
         ("rows", rows),
     ];
     clickhouse.execute(sql, &parameters.each_ref().map(|(name, value)| (*name, value.as_str()))).await
+}
+
+/// Marks a table as halted: its rows are not kept up to date until it is loaded again.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn store_halted(clickhouse: &ClickHouse, table: &TableName, reason: &str) -> Result<(), Error> {
+    let (load_version, snapshot) = (Version::ZERO, Lsn::ZERO);
+    store_state(clickhouse, table, &StateChange { state: TableState::Halted, reason, load_version, snapshot, rows: 0 })
+        .await
 }
 
 /// Stores rows that could not be applied.

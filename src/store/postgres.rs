@@ -83,6 +83,15 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Adds `Failure::Unavailable` to an error that comes from a PostgreSQL that may answer later, unless the error says
+/// already how the job ends.
+pub fn or_unavailable(error: anyhow::Error) -> anyhow::Error {
+    let judged = error.downcast_ref::<Failure>().is_some() || error.chain().any(|cause| cause.is::<Failure>());
+    let transient =
+        error.chain().find_map(|cause| cause.downcast_ref::<tokio_postgres::Error>()).is_some_and(is_transient);
+    if transient && !judged { error.context(Failure::Unavailable("PostgreSQL failed".into())) } else { error }
+}
+
 /// Whether waiting may help: the connection broke, the server starts, stops or is full, or it asks to try again.
 pub fn is_transient(error: &tokio_postgres::Error) -> bool {
     match error.code() {

@@ -1,7 +1,10 @@
 //! The jobs, run as processes against real databases.
 
+mod etl;
+mod etl_refusals;
 mod generate;
 mod import;
+mod mirrored;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -54,6 +57,11 @@ impl Bench {
         Self { postgres, client, dir: tempfile::tempdir().expect("a folder"), variables }
     }
 
+    /// Makes another one out of a database whose schema is there already.
+    fn on(postgres: PostgresServer, client: Client, variables: Vec<(String, String)>) -> Self {
+        Self { postgres, client, dir: tempfile::tempdir().expect("a folder"), variables }
+    }
+
     /// Writes a file into the folder.
     fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
@@ -76,6 +84,15 @@ impl Bench {
     /// Runs the program to its end.
     async fn run(&self, arguments: &[&str]) -> Ended {
         ended(self.command(arguments)).await
+    }
+
+    /// Waits until PostgreSQL answers `text`.
+    async fn wait_for(&self, sql: &str, text: &str) {
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while self.text(sql).await != text {
+            assert!(std::time::Instant::now() < deadline, "{sql} is not {text}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// One text out of PostgreSQL.

@@ -6,14 +6,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::stack::finish;
-use crate::support::wait::block_until;
+use crate::support::wait::{block_until, wait_until};
 use crate::support::{Options, Stack, engines_dir, processes};
 
 /// What can be tested without Java's start-up time.
 const POSTGRES: Option<&str> = Some("postgres");
-const ENGINES: Option<&str> = Some("postgres,kafka,connect");
+const ENGINES: Option<&str> = Some("postgres,kafka,connect,clickhouse");
+/// Everything up to the connector.
+const LOADED: Option<&str> = Some("postgres,kafka,connect,clickhouse,migrate,load,connector");
 
 fn only(parts: Option<&'static str>) -> Options {
     Options { parts, ..Options::default() }
@@ -40,6 +44,8 @@ async fn stopping_and_starting_again_keeps_the_data() {
     assert_eq!(row.get::<_, i32>(0), 7);
     assert_eq!(stack.api_key(), key, "secrets are made once");
     assert_ne!(stack.postgres_url(), port, "a port chosen as 0 is new at each start");
+    assert!(stack.stop_by(Signal::SIGHUP).success(), "a terminal that is closed stops it in the same way");
+    assert_nothing_runs(&stack);
 }
 
 #[tokio::test]
@@ -118,9 +124,82 @@ fn a_part_that_dies_is_started_again_and_that_is_said() {
 }
 
 #[test]
+fn every_engine_comes_back_after_a_crash() {
+    let stack = Stack::start_with(only(ENGINES));
+    for part in ["clickhouse", "connect", "kafka", "postgres"] {
+        stack.crash_part(part);
+    }
+    assert_eq!(stack.output().matches("ended (signal: 9").count(), 4, "{}", stack.output());
+}
+
+#[tokio::test]
+async fn the_first_start_sets_everything_up_and_later_ones_keep_it() {
+    let mut stack = Stack::start_with(only(LOADED));
+    for start in ["first", "second"] {
+        let settings = stack.settings().postgres;
+        let hash = Sha256::digest(stack.api_key()).to_vec();
+        let sql = "select prefix, scopes from platform.api_keys where sha256 = $1";
+        let row = postgres(&stack).await.query_one(sql, &[&hash]).await.expect("the shown key is stored, once");
+        assert!(stack.api_key().starts_with(&format!("pk_{}_", row.get::<_, &str>(0))), "{start}");
+        assert_eq!(row.get::<_, Vec<String>>(1), ["read", "write", "admin"], "{start}");
+        for (role, password) in [
+            ("platform_api", &settings.api_password),
+            ("platform_sink", &settings.sink_password),
+            ("platform_etl", &settings.etl_password),
+            ("debezium", &settings.debezium_password),
+        ] {
+            let mut driver = settings.driver_config("test").expect("valid");
+            driver.user(role).password(password.expose_secret());
+            let connected = platform::store::postgres::connect_with(&driver, &settings).await;
+            assert!(connected.is_ok(), "{start}: {role}: {connected:?}");
+        }
+        wait_until("the connector runs", Duration::from_secs(60), async || {
+            stack.platform(&["connector", "status"]).code == Some(0)
+        })
+        .await;
+        assert!(stack.stop_by(Signal::SIGTERM).success(), "{start}");
+        if start == "first" {
+            stack.start_again();
+        }
+    }
+    let output = stack.output();
+    assert_eq!(output.matches("first load").count(), 1, "{output}");
+    assert_eq!(output.matches("platform: ready after").count(), 2, "{output}");
+}
+
+#[tokio::test]
+async fn the_whole_platform_answers_at_the_addresses_it_names() {
+    let stack = Stack::shared();
+    let status = async |url: String, key: &str| {
+        let request = reqwest::Client::new().get(url).header("authorization", format!("Bearer {key}"));
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    let api = stack.api_url();
+    let posts = format!("{api}/v1/sentiment-social?limit=1");
+    assert_eq!(status(posts.clone(), stack.api_key()).await, 200);
+    assert_eq!(status(posts, "pk_00000000_wrong").await, 401);
+    let summary = format!("{api}/v1/analytics/summary?from=2014-01-01&to=2014-04-01");
+    assert_eq!(status(summary, stack.api_key()).await, 200, "the reader's password opens ClickHouse");
+    assert_eq!(status(format!("{}/connectors/platform/status", stack.connect_url()), "").await, 200);
+    for arguments in [&["healthcheck"] as &[&str], &["healthcheck", "--sink"]] {
+        let finished = stack.platform(arguments);
+        assert_eq!(finished.code, Some(0), "{finished:?}");
+    }
+    let administrator = stack.settings().postgres.driver_config("test").expect("valid");
+    let password = String::from_utf8_lossy(administrator.get_password().expect("a password")).into_owned();
+    for part in ["serve", "sink", "clickhouse", "kafka", "connect"] {
+        let environment = std::fs::read(format!("/proc/{}/environ", stack.pid_of(part))).expect("readable");
+        assert!(
+            !String::from_utf8_lossy(&environment).contains(&password),
+            "{part} knows the administrator's password"
+        );
+    }
+}
+
+#[test]
 fn what_a_killed_platform_left_is_cleared_by_the_next_start() {
     let mut stack = Stack::start_with(only(ENGINES));
-    let parts = ["postgres", "kafka", "connect"];
+    let parts = ["postgres", "kafka", "connect", "clickhouse"];
     let old = parts.map(|part| stack.pid_of(part));
     stack.stop_by(Signal::SIGKILL);
     assert!(old.iter().all(|pid| processes::is_alive(*pid)), "the parts live on");
@@ -136,7 +215,11 @@ fn what_a_killed_platform_left_is_cleared_by_the_next_start() {
 #[test]
 fn ctrl_c_stops_everything_within_its_time_and_leaves_no_process() {
     let mut stack = Stack::start_with(only(ENGINES));
-    assert!(processes::using(stack.data_dir()).len() >= 4, "up and three parts at least");
+    assert!(processes::using(stack.data_dir()).len() >= 5, "up and four parts at least");
+    for part in ["postgres", "kafka", "connect", "clickhouse"] {
+        let pid = nix::unistd::Pid::from_raw(stack.pid_of(part));
+        assert_eq!(nix::unistd::getpgid(Some(pid)), Ok(pid), "a terminal's Ctrl-C does not reach {part}");
+    }
     let begun = Instant::now();
     let status = stack.stop_by(Signal::SIGINT);
     assert_eq!(status.code(), Some(0), "{}", stack.output());
@@ -144,6 +227,38 @@ fn ctrl_c_stops_everything_within_its_time_and_leaves_no_process() {
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert_nothing_runs(&stack);
     assert!(!stack.output().contains("was killed"), "every part ended by itself:\n{}", stack.output());
+}
+
+/// PostgreSQL's own children end by themselves when it is killed, a moment later.
+fn wait_until_nothing_runs(stack: &Stack) {
+    block_until("nothing runs", Duration::from_secs(10), || processes::using(stack.data_dir()).is_empty());
+}
+
+#[test]
+fn a_part_that_hangs_is_killed_when_the_time_is_over() {
+    let mut stack = Stack::start_with(only(POSTGRES));
+    stack.kill_part("postgres", Signal::SIGSTOP);
+    let begun = Instant::now();
+    assert_eq!(stack.stop_by(Signal::SIGTERM).code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(stack.output().contains("PostgreSQL did not stop in time and was killed"), "{}", stack.output());
+    wait_until_nothing_runs(&stack);
+}
+
+#[test]
+fn a_second_ctrl_c_kills_what_still_runs() {
+    let mut stack = Stack::start_with(only(POSTGRES));
+    stack.kill_part("postgres", Signal::SIGSTOP);
+    let begun = Instant::now();
+    processes::signal(stack.pid_of_up(), Signal::SIGINT);
+    // Within the first second a signal counts as the same wish, so that it is repeated as an impatient person would.
+    block_until("it ends", Duration::from_secs(10), || {
+        processes::signal(stack.pid_of_up(), Signal::SIGINT);
+        !processes::is_alive(stack.pid_of_up())
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(1), "the first second is one wish: {:?}", begun.elapsed());
+    assert_eq!(stack.wait_for_end().code(), Some(0));
+    wait_until_nothing_runs(&stack);
 }
 
 #[test]

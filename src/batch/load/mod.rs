@@ -65,7 +65,7 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
     let version = Version::of_load(log.number, l0).context("the log's position does not fit into a version")?;
     let log = remember_first_load(&clickhouse, log, l0).await?;
     for table in &tables {
-        mirror::ensure_table(&clickhouse, table)
+        mirror::prepare_table(&clickhouse, table)
             .await
             .with_context(|| format!("making the mirror of {}", table.name()))?;
         store_state(&clickhouse, table, TableState::Loading, version, Lsn::ZERO, 0).await?;

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
 use super::exception::{self, Exception};
+use crate::domain::Failure;
 
 /// What a user may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub(super) enum Role {
 pub struct User {
     /// Its name; an empty name is no user.
     pub name: String,
-    /// Its password; an empty one is accepted as a password.
+    /// Its password. An administrator may have an empty one on loopback; a reader without one is no user.
     pub password: SecretString,
 }
 
@@ -30,7 +31,7 @@ pub struct User {
 #[derive(Debug, Clone)]
 pub(super) struct Users {
     administrator: User,
-    reader: User,
+    reader: Option<User>,
 }
 
 /// Name and password as a request gives them.
@@ -52,8 +53,20 @@ impl Credentials {
 }
 
 impl Users {
-    pub(super) fn new(administrator: User, reader: User) -> Self {
-        Self { administrator, reader }
+    /// `open` says whether others than this machine's programs can reach the address.
+    ///
+    /// # Errors
+    /// `Failure::Config` for an administrator that anybody on the network could be.
+    pub(super) fn new(administrator: User, reader: User, open: bool) -> Result<Self, Failure> {
+        if open && (administrator.name.is_empty() || administrator.password.expose_secret().is_empty()) {
+            return Err(Failure::Config(
+                "an address that is not loopback needs a password: set PLATFORM__CLICKHOUSE__USER and \
+                 PLATFORM__CLICKHOUSE__PASSWORD, or --bind to 127.0.0.1"
+                    .into(),
+            ));
+        }
+        let reader = Some(reader).filter(|reader| !reader.password.expose_secret().is_empty());
+        Ok(Self { administrator, reader })
     }
 
     /// The role of whoever has these credentials. Takes the same time for every wrong name and password.
@@ -62,7 +75,7 @@ impl Users {
     /// 516, without a word on which of the two is wrong.
     pub(super) fn authenticate(&self, given: &Credentials) -> Result<Role, Exception> {
         let administrator = matches(&self.administrator, given);
-        let reader = matches(&self.reader, given);
+        let reader = self.reader.as_ref().is_some_and(|reader| matches(reader, given));
         if administrator {
             return Ok(Role::Administrator);
         }
@@ -104,7 +117,7 @@ mod tests {
 
     #[test]
     fn each_user_has_its_own_password_and_role() {
-        let users = Users::new(user("default", "a"), user("reader", "b"));
+        let users = Users::new(user("default", "a"), user("reader", "b"), true).expect("accepted");
         assert_eq!(role(&users, "default", "a"), Some(Role::Administrator));
         assert_eq!(role(&users, "reader", "b"), Some(Role::Reader));
         for (name, password) in [("default", "b"), ("reader", "a"), ("default", ""), ("", ""), ("x", "a")] {
@@ -113,9 +126,19 @@ mod tests {
     }
 
     #[test]
-    fn an_unnamed_reader_is_nobody() {
-        let users = Users::new(user("default", ""), user("", ""));
-        assert_eq!(role(&users, "", ""), None);
+    fn a_reader_without_name_or_password_is_nobody() {
+        for reader in [user("", ""), user("", "x"), user("reader", "")] {
+            let users = Users::new(user("default", "a"), reader, false).expect("accepted");
+            for (name, password) in [("", ""), ("", "x"), ("reader", "")] {
+                assert_eq!(role(&users, name, password), None);
+            }
+        }
+    }
+
+    #[test]
+    fn an_open_administrator_stays_on_loopback() {
+        assert!(Users::new(user("default", ""), user("", ""), true).is_err());
+        let users = Users::new(user("default", ""), user("", ""), false).expect("accepted");
         assert_eq!(role(&users, "default", ""), Some(Role::Administrator));
     }
 

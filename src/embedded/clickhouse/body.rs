@@ -9,9 +9,12 @@ use tokio::sync::mpsc;
 
 use super::exception::{self, Exception};
 
-/// Longest wait for a client: for the next bytes of its body, or until it takes some of the answer. ClickHouse's own
-/// `http_receive_timeout` and `http_send_timeout` are 30 seconds; a client that computes between pieces gets more.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest wait for the next bytes of a request; ClickHouse's own `http_receive_timeout` is 30 seconds. The request
+/// holds one of the places for statements meanwhile.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait until a client takes some of its answer; longer than ClickHouse's 30 seconds, for clients that compute
+/// between two pieces.
+const SEND_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What comes from a client.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ impl BodyReader {
 impl Read for BodyReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() && !self.ended {
-            match self.runtime.block_on(tokio::time::timeout(CLIENT_TIMEOUT, self.pieces.recv())) {
+            match self.runtime.block_on(tokio::time::timeout(RECEIVE_TIMEOUT, self.pieces.recv())) {
                 Ok(Some(Incoming::Data(data))) => self.current = data,
                 Ok(Some(Incoming::End)) => self.ended = true,
                 Ok(None) => {
@@ -48,7 +51,7 @@ impl Read for BodyReader {
                     );
                 }
                 Err(_) => {
-                    return Err(Exception::new(exception::SOCKET_TIMEOUT, "the client sent nothing for 300 s").into());
+                    return Err(Exception::new(exception::SOCKET_TIMEOUT, "the client sent nothing for 60 s").into());
                 }
             }
         }
@@ -110,7 +113,7 @@ impl BodySender {
 
     /// Waits until there is room.
     pub(super) fn send(&self, piece: Outgoing) -> Result<(), Gone> {
-        let sent = self.runtime.block_on(tokio::time::timeout(CLIENT_TIMEOUT, self.pieces.send(piece)));
+        let sent = self.runtime.block_on(tokio::time::timeout(SEND_TIMEOUT, self.pieces.send(piece)));
         if matches!(sent, Ok(Ok(()))) { Ok(()) } else { Err(Gone) }
     }
 }

@@ -3,7 +3,7 @@
 //! A block is a CityHash128 (version 1.0.2, halves swapped) of what follows, a method byte, the size of header and data,
 //! the size when unpacked (both u32, little endian), and the data.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read};
 
 use super::exception::{self, Exception};
 
@@ -190,20 +190,26 @@ impl Encoding {
     }
 }
 
-/// Packs an answer. What is ready is taken out after each piece, so that a client sees rows as they come.
+/// Packs an answer; what is ready is taken out after each piece.
 pub(super) enum Encoder {
-    Identity,
+    Identity(Vec<u8>),
     Gzip(flate2::write::GzEncoder<Vec<u8>>),
     Deflate(flate2::write::ZlibEncoder<Vec<u8>>),
     Zstd(Box<zstd::Encoder<'static, Vec<u8>>>),
     Lz4(Box<lz4_flex::frame::FrameEncoder<Vec<u8>>>),
 }
 
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::Identity(Vec::new())
+    }
+}
+
 impl Encoder {
     pub(super) fn new(encoding: Encoding) -> io::Result<Self> {
         let fast = flate2::Compression::fast();
         Ok(match encoding {
-            Encoding::Identity => Self::Identity,
+            Encoding::Identity => Self::Identity(Vec::new()),
             Encoding::Gzip => Self::Gzip(flate2::write::GzEncoder::new(Vec::new(), fast)),
             Encoding::Deflate => Self::Deflate(flate2::write::ZlibEncoder::new(Vec::new(), fast)),
             Encoding::Zstd => Self::Zstd(Box::new(zstd::Encoder::new(Vec::new(), 1)?)),
@@ -211,37 +217,42 @@ impl Encoder {
         })
     }
 
-    /// Packs a piece and returns everything that can be sent.
+    /// Packs a piece and returns what is ready.
     pub(super) fn push(&mut self, piece: &[u8]) -> io::Result<Vec<u8>> {
+        self.writer().write_all(piece)?;
+        Ok(std::mem::take(self.ready()))
+    }
+
+    /// Everything that was pushed, so that a client sees rows as they come.
+    pub(super) fn flush(&mut self) -> io::Result<Vec<u8>> {
+        self.writer().flush()?;
+        Ok(std::mem::take(self.ready()))
+    }
+
+    fn writer(&mut self) -> &mut dyn io::Write {
         match self {
-            Self::Identity => Ok(piece.to_vec()),
-            Self::Gzip(encoder) => {
-                encoder.write_all(piece)?;
-                encoder.flush()?;
-                Ok(std::mem::take(encoder.get_mut()))
-            }
-            Self::Deflate(encoder) => {
-                encoder.write_all(piece)?;
-                encoder.flush()?;
-                Ok(std::mem::take(encoder.get_mut()))
-            }
-            Self::Zstd(encoder) => {
-                encoder.write_all(piece)?;
-                encoder.flush()?;
-                Ok(std::mem::take(encoder.get_mut()))
-            }
-            Self::Lz4(encoder) => {
-                encoder.write_all(piece)?;
-                encoder.flush()?;
-                Ok(std::mem::take(encoder.get_mut()))
-            }
+            Self::Identity(ready) => ready,
+            Self::Gzip(encoder) => encoder,
+            Self::Deflate(encoder) => encoder,
+            Self::Zstd(encoder) => encoder,
+            Self::Lz4(encoder) => encoder,
+        }
+    }
+
+    fn ready(&mut self) -> &mut Vec<u8> {
+        match self {
+            Self::Identity(ready) => ready,
+            Self::Gzip(encoder) => encoder.get_mut(),
+            Self::Deflate(encoder) => encoder.get_mut(),
+            Self::Zstd(encoder) => encoder.get_mut(),
+            Self::Lz4(encoder) => encoder.get_mut(),
         }
     }
 
     /// The end of the packed text.
     pub(super) fn finish(self) -> io::Result<Vec<u8>> {
         match self {
-            Self::Identity => Ok(Vec::new()),
+            Self::Identity(ready) => Ok(ready),
             Self::Gzip(encoder) => encoder.finish(),
             Self::Deflate(encoder) => encoder.finish(),
             Self::Zstd(encoder) => encoder.finish(),
@@ -299,6 +310,7 @@ mod tests {
         for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Deflate, Encoding::Zstd, Encoding::Lz4] {
             let mut encoder = Encoder::new(encoding).expect("made");
             let mut packed = encoder.push(b"first ").expect("packed");
+            packed.extend(encoder.flush().expect("packed"));
             assert!(!packed.is_empty(), "{encoding:?} holds nothing back");
             packed.extend(encoder.push(b"second").expect("packed"));
             packed.extend(encoder.finish().expect("finished"));

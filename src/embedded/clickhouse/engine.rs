@@ -31,6 +31,7 @@ pub(super) struct Engine {
     keeper: Mutex<Option<Connection>>,
     opened: AtomicU64,
     version: String,
+    memory_mb_max: u64,
     /// Released by the operating system however the process ends.
     _lock: Flock<File>,
 }
@@ -50,9 +51,9 @@ impl Engine {
             ))
             .into());
         }
-        make_folder(folder)?;
-        let lock = lock(folder)?;
-        let config = settings::write(folder, settings)?;
+        let folder = make_folder(folder)?;
+        let lock = lock(&folder)?;
+        let config = settings::write(&folder, settings)?;
         let chdb = Chdb::load(library).with_context(|| {
             Failure::Config(format!("{} cannot be loaded; `make engines` installs it anew", library.display()))
         })?;
@@ -83,6 +84,7 @@ impl Engine {
             keeper: Mutex::new(Some(keeper)),
             opened: AtomicU64::new(0),
             version,
+            memory_mb_max: settings.memory_mb_max,
             _lock: lock,
         }))
     }
@@ -90,6 +92,16 @@ impl Engine {
     /// ClickHouse's version, for instance `26.7.2.1`.
     pub(super) fn version(&self) -> &str {
         &self.version
+    }
+
+    /// Limits of an answer in a format that cannot be streamed. The engine holds the formatted text several times over
+    /// while it grows (211 MB of JSON were seen to take 1.3 GB), and text is longer than the values it shows.
+    pub(super) fn unstreamed_limits(&self, format: &str) -> [(&'static str, u64); 2] {
+        let memory = self.memory_mb_max << 20;
+        let compact =
+            ["arrow", "arrowstream", "parquet", "orc", "avro"].contains(&format.to_ascii_lowercase().as_str());
+        let (bytes, rows) = if compact { (memory / 8, memory / 64) } else { (memory / 32, memory / 512) };
+        [("max_result_bytes", bytes), ("max_result_rows", rows)]
     }
 
     /// A connection whose session is exactly `profile`: a used one of the same profile, or a new one.
@@ -137,13 +149,13 @@ impl Engine {
         self.kill("platform-");
     }
 
-    /// Closes the connections and stops the engine's threads. Leases that are still out keep the engine running.
+    /// Closes the connections and stops the engine's threads. The library declines as soon as it has opened a MergeTree
+    /// table; then its threads end with the process, which loses nothing that was acknowledged.
     pub(super) fn close(&self) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         drop(self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if !self.chdb.shutdown() {
-            tracing::warn!("the engine still runs a statement; what was acknowledged is stored");
-        }
+        let stopped = self.chdb.shutdown();
+        tracing::debug!(stopped, "the engine is closed");
     }
 }
 
@@ -212,10 +224,13 @@ fn require_processor(can_run: bool) -> Result<(), Failure> {
     ))
 }
 
-fn make_folder(folder: &Path) -> anyhow::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
+/// Makes the folder. Returns its absolute path: the engine takes relative ones from several places.
+fn make_folder(folder: &Path) -> anyhow::Result<PathBuf> {
+    let unusable = || {
         Failure::Config(format!("the data folder {} cannot be made; name another with --data-dir", folder.display()))
-    })
+    };
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(unusable)?;
+    folder.canonicalize().with_context(unusable)
 }
 
 /// Takes the folder for this process. The lock file holds the owner's process id.

@@ -3,6 +3,8 @@
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::analysis::QueryClass;
 use super::body::{BodyReader, Limited};
 use super::cancel::Running;
@@ -30,12 +32,19 @@ pub(super) struct Exchange {
     pub(super) body: BodyReader,
     pub(super) body_bytes_max: u64,
     pub(super) running: Running,
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 impl Exchange {
     /// Runs to the end and answers. Returns ClickHouse's error number for the log; 0 is success.
     pub(super) fn run(self, mut response: Response) -> u32 {
-        match self.answer(&mut response) {
+        let Self { engine, request, body, body_bytes_max, running, place } = self;
+        let outcome = open_body(&request, body, body_bytes_max)
+            .map_err(Stop::from)
+            .and_then(|mut body| answer(&engine, &request, &mut body, &running, &mut response));
+        // The statement has ended; whoever reads what was held back of its answer takes no place.
+        drop(place);
+        match outcome {
             Ok(()) => response.finish().map_or(exception::NETWORK_ERROR, |()| 0),
             Err(Stop::Gone) => exception::NETWORK_ERROR,
             Err(Stop::Failed(error)) => {
@@ -44,29 +53,50 @@ impl Exchange {
             }
         }
     }
+}
 
-    fn answer(self, response: &mut Response) -> Result<(), Stop> {
-        let Self { engine, request, body, body_bytes_max, running } = self;
-        let mut body = open_body(&request, body, body_bytes_max)?;
-        let (text, statement) = read_statement(request.query.as_bytes(), &mut body)?;
-        let profile = Profile {
-            read_only: request.read_only,
-            database: request.database.clone(),
-            settings: request.settings.clone(),
-        };
-        let mut lease = engine.lease(profile)?;
-        running.start(lease.tag())?;
-        let outcome = match statement {
-            Statement::InsertData(insert) => insert_data(&mut lease, &request, &text, &insert, &mut body, response),
-            Statement::Whole(whole) => run_whole(&mut lease, &request, &text, &whole, response),
-        };
-        let killed = running.end();
-        // Anything but a clean end closes the connection: nothing of it can reach another request.
-        if outcome.is_ok() && !killed {
-            lease.give_back();
-        }
-        outcome
+fn answer(
+    engine: &Arc<Engine>,
+    request: &Request,
+    body: &mut dyn Read,
+    running: &Running,
+    response: &mut Response,
+) -> Result<(), Stop> {
+    let (text, statement) = read_statement(request.query.as_bytes(), body)?;
+    let mut lease = engine.lease(profile(engine, request, &statement))?;
+    running.start(lease.tag())?;
+    let outcome = match statement {
+        Statement::InsertData(insert) => insert_data(&mut lease, request, &text, &insert, body, response),
+        Statement::Whole(whole) => run_whole(&mut lease, request, &text, &whole, response),
+    };
+    let killed = running.end();
+    // Anything but a clean end closes the connection: nothing of it can reach another request.
+    if outcome.is_ok() && !killed {
+        lease.give_back();
     }
+    outcome
+}
+
+fn profile(engine: &Engine, request: &Request, statement: &Statement) -> Profile {
+    let mut settings = request.settings.clone();
+    if let Statement::Whole(whole) = statement
+        && whole.select
+        && splicer(request, whole).is_none()
+    {
+        let format = whole.format.as_deref().unwrap_or(&request.default_format);
+        for (name, largest) in engine.unstreamed_limits(format) {
+            let asked = settings.get(name).and_then(|value| value.parse().ok()).filter(|asked| *asked > 0);
+            settings.insert(name.into(), asked.map_or(largest, |asked: u64| asked.min(largest)).to_string());
+        }
+    }
+    Profile { read_only: request.read_only, database: request.database.clone(), settings }
+}
+
+/// For answers that can be streamed.
+fn splicer(request: &Request, whole: &Whole) -> Option<Splicer> {
+    let extra_rows = whole.extra_rows || request.settings.contains_key("extremes");
+    let format = whole.format.as_deref().unwrap_or(&request.default_format);
+    Splicer::new(format).filter(|_| whole.select && !extra_rows)
 }
 
 fn open_body(request: &Request, body: BodyReader, bytes_max: u64) -> io::Result<Box<dyn Read>> {
@@ -174,8 +204,7 @@ fn run_whole(
     let class = check(lease, request.read_only, text)?;
     let format = whole.format.as_deref().unwrap_or(&request.default_format);
     response.set_format(format);
-    let extra_rows = whole.extra_rows || request.settings.contains_key("extremes");
-    let streamed = Splicer::new(format).filter(|_| whole.select && class == QueryClass::Read && !extra_rows);
+    let streamed = splicer(request, whole).filter(|_| class == QueryClass::Read);
     let parameters = &request.parameters;
     let failed = |error: String| Stop::Failed(Exception::from_engine(error));
     let Some(mut splicer) = streamed else {

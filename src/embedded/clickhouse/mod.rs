@@ -64,6 +64,7 @@ pub struct Options {
 pub struct ClickHouseFront {
     engine: Arc<Engine>,
     listener: TcpListener,
+    users: Users,
     options: Options,
 }
 
@@ -73,6 +74,8 @@ impl ClickHouseFront {
     /// # Errors
     /// `Failure`s that name the port, folder, file or processor, and the remedy.
     pub async fn open(options: Options) -> anyhow::Result<Self> {
+        let open = !options.bind.ip().is_loopback();
+        let users = Users::new(options.administrator.clone(), options.reader.clone(), open)?;
         let listener = server::bind(options.bind)?;
         let settings = EngineSettings {
             memory_mb_max: options.memory_mb_max,
@@ -83,7 +86,7 @@ impl ClickHouseFront {
         let engine = tokio::task::spawn_blocking(move || Engine::open(&library, &folder, &settings))
             .await
             .context("opening the engine")??;
-        Ok(Self { engine, listener, options })
+        Ok(Self { engine, listener, users, options })
     }
 
     /// The address it listens on.
@@ -104,12 +107,12 @@ impl ClickHouseFront {
     /// # Errors
     /// The server cannot start.
     pub async fn serve(self, shutdown: &Shutdown) -> anyhow::Result<()> {
-        let Self { engine, listener, options } = self;
+        let Self { engine, listener, users, options } = self;
         let buffer_folder = options.data_dir.join("answers");
         std::fs::create_dir_all(&buffer_folder).with_context(|| format!("making {}", buffer_folder.display()))?;
         let front = Front {
             engine: Arc::clone(&engine),
-            users: Users::new(options.administrator, options.reader),
+            users,
             places: Arc::new(Semaphore::new(options.limits.concurrency_max)),
             limits: options.limits,
             buffer_folder,

@@ -109,9 +109,18 @@ impl Response {
         self.statistics.add(statistics);
     }
 
-    /// Adds rows.
+    /// Adds rows, in pieces of a size that HTTP can hold.
     pub(super) fn write(&mut self, rows: &[u8]) -> Result<(), Stop> {
-        let packed = self.pack(rows)?;
+        for piece in rows.chunks(PIECE_BYTES) {
+            let packed =
+                if self.shape.blocks { self.encoder.push(&compress_blocks(piece)) } else { self.encoder.push(piece) };
+            self.hold_or_send(packed.map_err(Exception::from)?)?;
+        }
+        let rest = self.encoder.flush().map_err(Exception::from)?;
+        self.hold_or_send(rest)
+    }
+
+    fn hold_or_send(&mut self, packed: Vec<u8>) -> Result<(), Stop> {
         if self.head.is_none() {
             return Ok(self.send(packed)?);
         }
@@ -132,7 +141,7 @@ impl Response {
 
     /// Ends a good answer.
     pub(super) fn finish(mut self) -> Result<(), Gone> {
-        let rest = std::mem::replace(&mut self.encoder, Encoder::Identity).finish();
+        let rest = std::mem::take(&mut self.encoder).finish();
         let Ok(rest) = rest else { return self.body.send(Outgoing::Broken) };
         if self.head.is_none() {
             return self.send(rest);
@@ -171,19 +180,13 @@ impl Response {
             tag = self.tag,
             length = line.len()
         );
-        let packed = self.pack(block.as_bytes()).unwrap_or_default();
-        let rest = std::mem::replace(&mut self.encoder, Encoder::Identity).finish().unwrap_or_default();
+        let block = if self.shape.blocks { compress_blocks(block.as_bytes()) } else { block.into_bytes() };
         // In one piece: a client looks for the block at the end of what it reads at once.
-        let whole = [packed, rest].concat();
+        let mut whole = self.encoder.push(&block).unwrap_or_default();
+        whole.extend(std::mem::take(&mut self.encoder).finish().unwrap_or_default());
         if self.body.send(Outgoing::Data(whole.into())).is_ok() {
             drop(self.body.send(Outgoing::Broken));
         }
-    }
-
-    fn pack(&mut self, rows: &[u8]) -> Result<Vec<u8>, Exception> {
-        let packed =
-            if self.shape.blocks { self.encoder.push(&compress_blocks(rows)) } else { self.encoder.push(rows) };
-        packed.map_err(Exception::from)
     }
 
     /// Sends status and headers, then what was held back.

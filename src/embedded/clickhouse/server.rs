@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::body::{BoxBody, SizedStream};
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -190,11 +190,12 @@ async fn handle(http: &HttpRequest, front: &Front, payload: &mut Payload) -> Res
         body_bytes_max: front.limits.body_bytes_max,
         running,
         request,
+        place,
     };
     front.runtime.spawn_blocking(move || {
+        let (query_id, begun) = (exchange.request.query_id.clone(), Instant::now());
         let code = exchange.run(response);
-        drop(place);
-        tracing::debug!(code, "statement ended");
+        tracing::debug!(query_id, code, elapsed_ms = begun.elapsed().as_millis(), "statement ended");
     });
     let head = tokio::select! {
         biased;

@@ -19,7 +19,7 @@ pub struct EngineSettings {
 /// What the one user of the engine may do: everything inside the databases, nothing outside them. Table functions and
 /// table engines that read files, other servers or programs need grants that are not here (error 497), and so do
 /// users, roles, backups and stopping the engine.
-const GRANTS: &str = "SHOW, SELECT, INSERT, ALTER, CREATE, CREATE FUNCTION, DROP, DROP FUNCTION, UNDROP TABLE, TRUNCATE, \
+const GRANTS: &str = "SHOW, SELECT, CHECK, INSERT, ALTER, CREATE, CREATE FUNCTION, DROP, DROP FUNCTION, UNDROP TABLE, TRUNCATE, \
      OPTIMIZE, KILL QUERY, dictGet, INTROSPECTION, SYSTEM MERGES, SYSTEM TTL MERGES, SYSTEM FLUSH ASYNC INSERT QUEUE, \
      SYSTEM DROP CACHE, SYSTEM VIEWS, SYSTEM RELOAD DICTIONARY, SYSTEM WAIT LOADING PARTS";
 
@@ -69,6 +69,10 @@ fn config_xml(users: &Path, settings: &EngineSettings) -> String {
 
 fn users_xml(settings: &EngineSettings) -> String {
     let seconds = settings.execution_time_max.as_secs().max(1);
+    let memory = settings.memory_mb_max.saturating_mul(1 << 20);
+    // Blocks of an insert are cut by their bytes too, not by a million rows alone, which of a kilobyte each would take
+    // the whole memory. One insert below the second size still becomes one part.
+    let (parsed, squashed) = (memory / 32, memory / 16);
     format!(
         "<!-- Written by `platform clickhouse` at every start. Users and passwords are the front's. -->
 <clickhouse>
@@ -77,6 +81,8 @@ fn users_xml(settings: &EngineSettings) -> String {
             <implicit_select>0</implicit_select>
             <session_timezone>UTC</session_timezone>
             <max_execution_time>{seconds}</max_execution_time>
+            <max_insert_block_size_bytes>{parsed}</max_insert_block_size_bytes>
+            <min_insert_block_size_bytes>{squashed}</min_insert_block_size_bytes>
             <constraints>
                 <max_execution_time><min>0.001</min><max>{seconds}</max></max_execution_time>
                 <implicit_select><const/></implicit_select>

@@ -157,3 +157,45 @@ pub(super) fn with_variables(launch: Launch, variables: Variables) -> Launch {
         |launch: Launch, (name, value): (&str, String)| launch.env(name, value).without_env(&format!("{name}_FILE"));
     variables.into_iter().fold(launch, give)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ports::Wish;
+    use super::*;
+
+    fn environment(folder: &std::path::Path) -> Environment {
+        let wish = |part| Wish { part, title: part, port: 0, flexible: false };
+        let ports = Ports::take(&["postgres", "clickhouse", "api", "sink"].map(wish)).expect("free");
+        let secrets = Secrets::load_or_make(&folder.join("secrets")).expect("made");
+        let parts = BTreeSet::from(["postgres", "clickhouse", "serve", "sink"]);
+        Environment { ports: Arc::new(ports), secrets, parts }
+    }
+
+    #[test]
+    fn a_part_knows_its_own_role_and_no_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let environment = environment(folder.path());
+        let password = |owner| environment.secrets.password(owner).to_owned();
+        let text = |variables: Variables| variables.into_iter().map(|(_, value)| value).collect::<Vec<_>>().join(" ");
+        let (sink, api) = (text(environment.sink()), text(environment.api()));
+        assert!(sink.contains(&password(Owner::Sink)) && sink.contains(&password(Owner::ClickHouseAdmin)));
+        assert!(api.contains(&password(Owner::Api)) && api.contains(&password(Owner::ClickHouseReader)));
+        for strange in [Owner::PostgresAdmin, Owner::Etl, Owner::Debezium] {
+            assert!(!sink.contains(&password(strange)) && !api.contains(&password(strange)), "{strange:?}");
+        }
+        assert!(!api.contains(&password(Owner::ClickHouseAdmin)) && !sink.contains(&password(Owner::Api)));
+    }
+
+    #[test]
+    fn the_file_speaks_of_started_parts_only_and_can_be_read_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let environment = environment(folder.path());
+        let path = folder.path().join("env");
+        std::fs::write(&path, environment.file_text()).expect("written");
+        let read = config::read_env_file(&path).expect("readable");
+        assert_eq!(read["PLATFORM__CLICKHOUSE__URL"], environment.url("clickhouse"));
+        assert_eq!(read["PLATFORM_API_KEY"], environment.secrets.api_key());
+        assert!(read["PLATFORM__POSTGRES__URL"].starts_with("postgres://postgres:"), "an administrator's");
+        assert!(!read.contains_key("PLATFORM__KAFKA__BROKERS"), "Kafka is not started");
+    }
+}

@@ -23,16 +23,23 @@ impl Identity {
         Stat::read(self.pid).is_some_and(|stat| stat.started == self.started)
     }
 
-    /// Writes it into a pid file.
+    /// Writes it into a pid file, with the boot that the ticks count from.
     pub(super) fn to_line(self) -> String {
-        format!("{} {}\n", self.pid, self.started)
+        format!("{} {} {}\n", self.pid, self.started, boot())
     }
 
-    /// Reads a line that `to_line` wrote.
+    /// Reads a line that `to_line` wrote since the machine was started; of an earlier time nothing can run any more.
     pub(super) fn parse(line: &str) -> Option<Self> {
-        let (pid, started) = line.trim().split_once(' ')?;
-        Some(Self { pid: pid.parse().ok()?, started: started.parse().ok()? })
+        let mut words = line.split_ascii_whitespace();
+        let (pid, started) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        (words.next()? == boot()).then_some(Self { pid, started })
     }
+}
+
+/// The running system's identity: another one after every start of the machine; see random(4).
+fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    if id.trim().is_empty() { "unknown".to_owned() } else { id.trim().to_owned() }
 }
 
 struct Stat {
@@ -109,6 +116,7 @@ mod tests {
         let this = Identity::of(pid).expect("this process runs");
         assert!(this.is_alive());
         assert_eq!(Identity::parse(&this.to_line()), Some(this));
+        assert_eq!(Identity::parse(&format!("{pid} {} another-boot\n", this.started)), None);
         assert!(!Identity { started: this.started + 1, ..this }.is_alive(), "a later process with the same number");
     }
 

@@ -70,6 +70,20 @@ struct Watcher {
     ready_timeout: Duration,
 }
 
+/// How long to wait before the next life.
+#[derive(Debug, Default)]
+struct Backoff {
+    deaths: u32,
+}
+
+impl Backoff {
+    /// The wait after a life of this length: doubled after each short one.
+    fn after(&mut self, life: Duration) -> Duration {
+        self.deaths = if life >= HEALTHY_AFTER { 1 } else { self.deaths.saturating_add(1) };
+        RESTART_WAIT_MIN.saturating_mul(2_u32.saturating_pow(self.deaths - 1)).min(RESTART_WAIT_MAX)
+    }
+}
+
 /// How a life of the process ended.
 enum End {
     /// It was asked to, within this time.
@@ -85,7 +99,7 @@ impl Watcher {
             return;
         }
         let mut ready = Some(ready);
-        let mut wait = RESTART_WAIT_MIN;
+        let mut backoff = Backoff::default();
         loop {
             let started = Instant::now();
             let Some(reason) = self.live(&mut ready).await else { return };
@@ -95,9 +109,7 @@ impl Watcher {
                 drop(ready.send(Err(Failure::Unavailable(text).into())));
                 return;
             }
-            if started.elapsed() >= HEALTHY_AFTER {
-                wait = RESTART_WAIT_MIN;
-            }
+            let wait = backoff.after(started.elapsed());
             say(format!(
                 "platform: {} {reason}; it is started again in {} s; its log is {}",
                 self.title,
@@ -108,7 +120,6 @@ impl Watcher {
                 _ = self.stopped.wait_for(Option::is_some) => return,
                 () = tokio::time::sleep(wait) => {}
             }
-            wait = (wait * 2).min(RESTART_WAIT_MAX);
         }
     }
 
@@ -192,5 +203,19 @@ fn died(status: anyhow::Result<ExitStatus>) -> String {
     match status {
         Ok(status) => format!("ended ({status})"),
         Err(error) => format!("was lost ({error:#})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn restarts_become_rarer_until_a_life_was_healthy() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<u64> = (0..7).map(|_| backoff.after(Duration::from_secs(2)).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(backoff.after(HEALTHY_AFTER).as_secs(), 1);
+        assert_eq!(backoff.after(Duration::ZERO).as_secs(), 2);
     }
 }

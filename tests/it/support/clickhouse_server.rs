@@ -1,5 +1,5 @@
 //! `platform clickhouse` on a free port with a folder of its own.
-#![allow(dead_code, reason = "each test uses what it needs")]
+#![allow(dead_code, clippy::expect_used, reason = "each test uses what it needs; a helper that fails is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -42,14 +42,25 @@ impl ClickHouseServer {
 
     /// Starts one with further flags.
     pub(crate) async fn start_with(data_dir: Option<&Path>, flags: &[&str]) -> Self {
+        Self::start_as(data_dir, flags, &[]).await
+    }
+
+    /// Starts one on a machine of this time zone.
+    pub(crate) async fn start_in_zone(data_dir: &Path, zone: &str) -> Self {
+        Self::start_as(Some(data_dir), &[], &[("TZ", zone)]).await
+    }
+
+    async fn start_as(data_dir: Option<&Path>, flags: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let data_dir = data_dir.map_or_else(|| folder.path().join("clickhouse"), Path::to_path_buf);
+        // Relative where it may be, as people give it.
+        let data_dir = data_dir.unwrap_or(Path::new("clickhouse"));
         let port_file = folder.path().join("port");
         let log = folder.path().join("log");
-        let mut child = Self::command(folder.path(), &data_dir)
+        let mut child = Self::command(folder.path(), data_dir)
             .arg("--port-file")
             .arg(&port_file)
             .args(flags)
+            .envs(environment.iter().copied())
             .stderr(std::fs::File::create(&log).expect("a log file"))
             .spawn()
             .expect("platform starts");
@@ -64,6 +75,7 @@ impl ClickHouseServer {
             assert!(Instant::now() < deadline, "platform clickhouse is not ready after {START_TIMEOUT:?}: {}", said());
             tokio::time::sleep(POLL).await;
         };
+        let data_dir = folder.path().join(data_dir);
         Self { child, url: format!("http://127.0.0.1:{port}"), data_dir, folder }
     }
 
@@ -71,12 +83,12 @@ impl ClickHouseServer {
     pub(crate) fn command(working_dir: &Path, data_dir: &Path) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_platform"));
         command
-            .args(["clickhouse", "--bind", "127.0.0.1:0", "--engine"])
-            .arg(engine())
-            .arg("--data-dir")
+            .args(["clickhouse", "--data-dir"])
             .arg(data_dir)
             .current_dir(working_dir)
             .env_clear()
+            .env("PLATFORM__UP__ENGINES_DIR", engines())
+            .env("PLATFORM__UP__CLICKHOUSE_PORT", "0")
             .env("PLATFORM__CLICKHOUSE__USER", Self::USER)
             .env("PLATFORM__CLICKHOUSE__PASSWORD", Self::PASSWORD)
             .env("PLATFORM__UP__CLICKHOUSE_READER_USER", Self::READER)
@@ -96,6 +108,13 @@ impl ClickHouseServer {
     /// The folder of its data.
     pub(crate) fn data_dir(&self) -> &Path {
         &self.data_dir
+    }
+
+    /// Largest resident memory it ever had, in MiB.
+    pub(crate) fn memory_peak_mb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
     }
 
     /// What it wrote to stderr until now.
@@ -127,15 +146,39 @@ impl ClickHouseServer {
             .with_compression(clickhouse::Compression::None)
     }
 
+    /// A POST as this user; `query` is the URL's query string.
+    pub(crate) fn post_as(&self, user: &str, password: &str, query: &str) -> reqwest::RequestBuilder {
+        reqwest::Client::new().post(format!("{}/?{query}", self.url)).basic_auth(user, Some(password))
+    }
+
+    /// A POST as administrator.
+    pub(crate) fn post(&self, query: &str) -> reqwest::RequestBuilder {
+        self.post_as(Self::USER, Self::PASSWORD, query)
+    }
+
     /// Runs a statement as administrator and returns the answer's text.
     pub(crate) async fn run(&self, sql: &str) -> String {
-        let url = format!("{}/?wait_end_of_query=1", self.url);
-        let request = reqwest::Client::new().post(url).basic_auth(Self::USER, Some(Self::PASSWORD));
-        let answer = request.body(sql.to_owned()).send().await.expect("an answer");
+        let answer = self.post("wait_end_of_query=1").body(sql.to_owned()).send().await.expect("an answer");
         let status = answer.status();
         let text = answer.text().await.expect("a text");
         assert!(status.is_success(), "{sql}: {text}");
         text
+    }
+
+    /// Statements that run now.
+    async fn statements(&self) -> usize {
+        let sql = "SELECT count() FROM system.processes WHERE NOT has(splitByChar(' ', query), 'system.processes')";
+        self.run(sql).await.trim().parse().expect("a number")
+    }
+
+    /// Waits until this many statements run.
+    pub(crate) async fn wait_for_statements(&self, count: usize) {
+        wait_until("the statements run", || async { self.statements().await == count }).await;
+    }
+
+    /// Waits until no statement runs.
+    pub(crate) async fn wait_until_idle(&self) {
+        wait_until("no statement runs", || async { self.statements().await == 0 }).await;
     }
 
     /// Ends it in order (SIGTERM).
@@ -151,9 +194,19 @@ impl ClickHouseServer {
     }
 }
 
-/// libchdb.so, which `make engines` installs.
-fn engine() -> PathBuf {
-    let file = super::engines_dir().join("chdb/libchdb.so");
+/// Waits for a condition; says which one did not come.
+pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let deadline = Instant::now() + START_TIMEOUT;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "after {START_TIMEOUT:?} still not: {what}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// The folder of engines, with libchdb.so in it.
+fn engines() -> PathBuf {
+    let folder = super::engines_dir();
+    let file = folder.join("chdb/libchdb.so");
     assert!(file.is_file(), "{} is missing: run `make engines`", file.display());
-    file
+    folder
 }

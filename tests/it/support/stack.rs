@@ -286,6 +286,10 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
+        // Once it was waited for, its number may be another process's.
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
         let group = |pid: u32| Pid::from_raw(i32::try_from(pid).expect("a process number"));
         let _ = nix::sys::signal::kill(group(child.id()), Signal::SIGTERM);
         if blocked_until(STOP_TIMEOUT, || matches!(child.try_wait(), Ok(Some(_)) | Err(_))) {

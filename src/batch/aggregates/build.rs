@@ -1,0 +1,194 @@
+//! Builds one day of one aggregate. A crash at any point leaves readers the old day or the new one, and the next builder
+//! of the day clears away the rest.
+
+use uuid::Uuid;
+
+use super::lock::BucketLock;
+use super::mirror_day::{Facts, MirrorDay};
+use super::result::{self, Content, Staged, Staging};
+use super::{Position, failed};
+use crate::catalog::Aggregate;
+use crate::domain::{Failure, RunDate};
+use crate::shutdown::Shutdown;
+use crate::store::builds::{self, Build};
+use crate::store::clickhouse::ClickHouse;
+
+/// What to build, and under which conditions.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// Where.
+    pub clickhouse: &'a ClickHouse,
+    /// Which result.
+    pub aggregate: &'a Aggregate,
+    /// Which day of it.
+    pub day: RunDate,
+    /// The day's lock, held.
+    pub lock: &'a BucketLock<'a>,
+    /// How far the mirror was, read before `inspect`.
+    pub position: Position,
+    /// Build although nothing has changed.
+    pub force: bool,
+    /// Do not swap in a day whose rows changed while it was built.
+    pub exact: bool,
+    /// Ends the work between two steps.
+    pub shutdown: &'a Shutdown,
+}
+
+/// A day before it is built.
+#[derive(Debug)]
+pub struct Inspection {
+    /// How its rows are read.
+    pub source: MirrorDay,
+    /// What they are.
+    pub facts: Facts,
+    /// The build recorded last.
+    pub recorded: Option<Build>,
+    /// Whether readers see a build of exactly these rows.
+    pub is_current: bool,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Readers see this build already, of the same rows and the same SQL.
+    Unchanged(Build),
+    /// Readers see this build from now on.
+    Built(Build),
+    /// The rows changed while the day was built, and `exact` was asked for; readers see the day as before.
+    Moved,
+}
+
+/// Brings a day up to date, for callers that ask nothing more: they read the position first, and build again when the
+/// day has changed since.
+///
+/// # Errors
+/// Those of `inspect` and `build`.
+pub async fn build_bucket(request: &Request<'_>) -> anyhow::Result<Outcome> {
+    let inspection = inspect(request.clickhouse, request.aggregate, request.day).await?;
+    match inspection.recorded {
+        Some(build) if inspection.is_current && !request.force => Ok(Outcome::Unchanged(build)),
+        _ => {
+            let built = build(request, &inspection.source, &inspection.facts).await?;
+            Ok(built.map_or(Outcome::Moved, Outcome::Built))
+        }
+    }
+}
+
+/// Looks at a day: its rows in the mirror, the build that is recorded, the one that readers see.
+///
+/// # Errors
+/// `Failure::Config` without a mirror; ClickHouse's.
+pub async fn inspect(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Inspection> {
+    let source = MirrorDay::find(clickhouse, aggregate, day).await?;
+    let facts = source.facts(clickhouse, aggregate).await?;
+    let recorded = builds::latest(clickhouse, &aggregate.name, day)
+        .await
+        .map_err(|error| failed("reading the recorded build", error))?;
+    let content = result::content(clickhouse, aggregate, day).await?;
+    let is_current = match (&recorded, &content) {
+        (Some(build), Some(content)) => build.fingerprint == facts.fingerprint(aggregate) && shows(content, build),
+        _ => false,
+    };
+    Ok(Inspection { source, facts, recorded, is_current })
+}
+
+fn shows(content: &Content, build: &Build) -> bool {
+    content.rows == build.rows_out && (content.rows == 0 || content.build_id == Some(build.build_id))
+}
+
+/// Builds the day out of `source`, whose rows were `facts`, and puts it in its place. `None` when `exact` was asked for
+/// and the rows changed meanwhile.
+///
+/// # Errors
+/// `Failure::DataCheck` when the result is not what its header promises, `Failure::Busy` when the lock was lost,
+/// `Failure::Signal` between two steps, ClickHouse's. After any of them readers see the old day, or the new one if only
+/// its record is missing; then the next run builds it again.
+pub async fn build(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<Option<Build>> {
+    let Request { clickhouse, aggregate, day, .. } = *request;
+    let build_id = Uuid::now_v7();
+    let staging = Staging::prepare(clickhouse, aggregate, day, build_id).await?;
+    let outcome = build_in(request, &staging, source, facts, build_id).await;
+    match (outcome, staging.discard().await) {
+        (Ok(outcome), Ok(())) => Ok(outcome),
+        (Ok(outcome), Err(error)) => {
+            // The day is built; the next builder of this day drops what is left.
+            tracing::warn!(error = %format!("{error:#}"), "the staging table is still there");
+            Ok(outcome)
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+async fn build_in(
+    request: &Request<'_>,
+    staging: &Staging<'_>,
+    source: &MirrorDay,
+    facts: &Facts,
+    build_id: Uuid,
+) -> anyhow::Result<Option<Build>> {
+    let Request { clickhouse, aggregate, day, position, shutdown, .. } = *request;
+    let fill = async {
+        staging.create(source).await?;
+        let staged = staging.fill(source).await?;
+        // The same rows before and after: the day was made of exactly these.
+        let moved = source.facts(clickhouse, aggregate).await? != *facts;
+        Ok((staged, moved))
+    };
+    let (staged, moved) = shutdown.guard(fill).await?;
+    if moved && request.exact {
+        return Ok(None);
+    }
+    if !moved {
+        check_counted(staging, aggregate, facts).await?;
+    }
+    let build = Build {
+        build_id,
+        as_of_batch: position.batch,
+        as_of_lsn: position.lsn,
+        // Of the rows before: if they moved, the next look at the day sees other ones and builds again.
+        fingerprint: facts.fingerprint(aggregate),
+        rows_in: facts.rows,
+        rows_out: staged.rows_out,
+    };
+    if shutdown.requested() {
+        return Err(shutdown.failure().into());
+    }
+    request.lock.confirm().await?;
+    put_in_place(request, staging, staged, &build).await?;
+    tracing::info!(aggregate = aggregate.name, %day, rows_in = build.rows_in, rows_out = build.rows_out, "day built");
+    Ok(Some(build))
+}
+
+async fn check_counted(staging: &Staging<'_>, aggregate: &Aggregate, facts: &Facts) -> anyhow::Result<()> {
+    match staging.counted_rows().await? {
+        Some(counted) if counted != facts.rows.to_string() => Err(Failure::DataCheck(format!(
+            "{} = {counted}, but {} rows went in",
+            aggregate.rows.as_deref().unwrap_or_default(),
+            facts.rows
+        ))
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// Swaps, records, and looks whether readers see what was recorded.
+async fn put_in_place(
+    request: &Request<'_>,
+    staging: &Staging<'_>,
+    staged: Staged,
+    build: &Build,
+) -> anyhow::Result<()> {
+    let Request { clickhouse, aggregate, day, .. } = *request;
+    staging.swap(staged).await?;
+    builds::store(clickhouse, &aggregate.name, day, build)
+        .await
+        .map_err(|error| failed("recording the build", error))?;
+    match result::content(clickhouse, aggregate, day).await? {
+        Some(content) if shows(&content, build) => Ok(()),
+        content => Err(Failure::DataCheck(format!(
+            "analytics.{} does not show the build that was just put there: {content:?}",
+            aggregate.name
+        ))
+        .into()),
+    }
+}

@@ -1,0 +1,255 @@
+//! One day as `platform etl` promises it: locked, caught up with PostgreSQL, built, and equal to PostgreSQL.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use tokio_postgres::Client;
+
+use super::lock::BucketLock;
+use super::source_of_record::SourceFacts;
+use super::{Inspection, Position, Request, build, failed, inspect, watermark};
+use crate::catalog::Aggregate;
+use crate::domain::{Failure, RunDate};
+use crate::shutdown::Shutdown;
+use crate::store::builds::{self, Build, Run};
+use crate::store::clickhouse::ClickHouse;
+use crate::store::postgres;
+
+/// Looks at a day that is written to, or that differs, before it is judged.
+const ATTEMPTS: usize = 3;
+
+/// A day of an aggregate, and the databases.
+#[derive(Debug, Clone, Copy)]
+pub struct Day<'a> {
+    /// A session of its own: it holds the lock.
+    pub postgres: &'a Client,
+    /// Where the mirror and the result are.
+    pub clickhouse: &'a ClickHouse,
+    /// The pipeline that fills the mirror.
+    pub pipeline: &'a str,
+    /// Which result.
+    pub aggregate: &'a Aggregate,
+    /// Which day of it.
+    pub date: RunDate,
+    /// Ends the work between two steps.
+    pub shutdown: &'a Shutdown,
+}
+
+/// What the person asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Build although nothing has changed.
+    pub force: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// How long to wait until the mirror has caught up with PostgreSQL, to compare the two; `None`: take the mirror as
+    /// it is and compare nothing.
+    pub wait: Option<Duration>,
+    /// Who called, as JSON; for the history.
+    pub context: String,
+}
+
+/// How a run ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// The day was built.
+    Done,
+    /// There was nothing to do.
+    Unchanged,
+    /// The day would be built.
+    WouldBuild,
+}
+
+/// What a run says.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    job: &'static str,
+    aggregate: String,
+    date: String,
+    /// How it ended.
+    pub status: Status,
+    /// Rows of the mirror in the day.
+    pub rows_in: u64,
+    /// Rows of the result.
+    pub rows_out: Option<u64>,
+    build_id: Option<String>,
+    as_of_lsn: Option<String>,
+    duration_ms: u128,
+    checks: BTreeMap<String, &'static str>,
+}
+
+/// How a run ended well, before it is put into words.
+struct Ended {
+    status: Status,
+    build: Option<Build>,
+    rows_in: u64,
+    checks: BTreeMap<String, &'static str>,
+}
+
+/// What the mirror's day is beside PostgreSQL's.
+enum Comparison {
+    Equal,
+    /// By the names of the checks.
+    Differs(Vec<String>),
+    /// PostgreSQL's day changed while the mirror's was read.
+    Moving,
+    NotCompared,
+}
+
+/// Rebuilds a day, unless nothing has changed, and keeps the run in the history.
+///
+/// # Errors
+/// `Failure::Busy` when the lock is held, the mirror is behind, or its table is being loaded; `Failure::DataCheck` when
+/// the mirror differs from PostgreSQL or the result is not what it must be; `Failure::Signal`; `Failure::Unavailable`.
+pub async fn rebuild(day: &Day<'_>, options: &Options) -> anyhow::Result<Report> {
+    let (begun, started_at) = (Instant::now(), Utc::now());
+    if options.dry_run {
+        return Ok(day.shutdown.guard(plan(day, options)).await?.report(day, begun));
+    }
+    let outcome = rebuild_locked(day, options).await.map_err(postgres::or_unavailable);
+    let (status, detail) = match &outcome {
+        Ok(ended) if ended.status == Status::Unchanged => ("unchanged", String::new()),
+        Ok(_) => ("done", String::new()),
+        Err(error) => ("failed", format!("{error:#}")),
+    };
+    let (job, bucket) = (format!("etl:{}", day.aggregate.name), day.date.to_string());
+    let build = outcome.as_ref().ok().and_then(|ended| ended.build.as_ref());
+    let (detail, context) = (detail.as_str(), options.context.as_str());
+    let run = Run { job: &job, bucket: &bucket, status, detail, context, build, started_at };
+    let kept = builds::store_run(day.clickhouse, &run).await;
+    // Why a run failed says more than that the history is not to be had either.
+    let ended = outcome?;
+    kept.map_err(|error| failed("keeping the run in the history", error))?;
+    Ok(ended.report(day, begun))
+}
+
+async fn plan(day: &Day<'_>, options: &Options) -> anyhow::Result<Ended> {
+    let inspection = inspect(day.clickhouse, day.aggregate, day.date).await?;
+    let unchanged = inspection.is_current && !options.force;
+    let status = if unchanged { Status::Unchanged } else { Status::WouldBuild };
+    let rows_in = inspection.facts.rows;
+    Ok(Ended { status, build: inspection.recorded.filter(|_| unchanged), rows_in, checks: BTreeMap::new() })
+}
+
+async fn rebuild_locked(day: &Day<'_>, options: &Options) -> anyhow::Result<Ended> {
+    let lock = day.shutdown.guard(BucketLock::acquire(day.postgres, &day.aggregate.name, day.date)).await?;
+    let Some(lock) = lock else {
+        return Err(Failure::Busy("it is being built by another run".into()).into());
+    };
+    let outcome = rebuild_under(day, options, &lock).await;
+    if let Err(error) = lock.release().await {
+        tracing::warn!(error = %format!("{error:#}"), "the lock ends with the session");
+    }
+    outcome
+}
+
+async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) -> anyhow::Result<Ended> {
+    for attempt in 1..=ATTEMPTS {
+        let last = attempt == ATTEMPTS;
+        let (position, inspection, comparison) = day.shutdown.guard(look(day, options)).await?;
+        let Inspection { source, facts, recorded, is_current } = inspection;
+        if is_current && !options.force {
+            return Ok(Ended {
+                status: Status::Unchanged,
+                build: recorded,
+                rows_in: facts.rows,
+                checks: BTreeMap::new(),
+            });
+        }
+        match &comparison {
+            Comparison::Differs(differences) if attempt > 1 => return Err(differs(day, differences).await),
+            Comparison::Differs(_) => continue,
+            Comparison::Moving if !last => continue,
+            Comparison::Moving | Comparison::Equal | Comparison::NotCompared => {}
+        }
+        let Day { clickhouse, aggregate, date, shutdown, .. } = *day;
+        let force = options.force;
+        let request = Request { clickhouse, aggregate, day: date, lock, position, force, exact: !last, shutdown };
+        if let Some(build) = build(&request, &source, &facts).await? {
+            let checks = checks(aggregate, &comparison);
+            return Ok(Ended { status: Status::Done, rows_in: build.rows_in, build: Some(build), checks });
+        }
+    }
+    Err(Failure::Busy("it is written to all the time; run it again".into()).into())
+}
+
+/// Position, day, and how it compares: PostgreSQL first, then a barrier, then the mirror, then PostgreSQL again, so that
+/// a difference is one only if PostgreSQL stood still meanwhile.
+async fn look(day: &Day<'_>, options: &Options) -> anyhow::Result<(Position, Inspection, Comparison)> {
+    let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
+    let Some(limit) = options.wait else {
+        let position = watermark::position(clickhouse, pipeline).await?;
+        refuse_unready(day, position).await?;
+        return Ok((position, inspect(clickhouse, aggregate, date).await?, Comparison::NotCompared));
+    };
+    let before = SourceFacts::read(client, aggregate, date).await?;
+    let position = watermark::catch_up(client, clickhouse, pipeline, limit).await?;
+    refuse_unready(day, position).await?;
+    let inspection = inspect(clickhouse, aggregate, date).await?;
+    let differences = before.differences(&inspection.facts, aggregate);
+    let comparison = if differences.is_empty() {
+        Comparison::Equal
+    } else if SourceFacts::read(client, aggregate, date).await? == before {
+        Comparison::Differs(differences)
+    } else {
+        Comparison::Moving
+    };
+    Ok((position, inspection, comparison))
+}
+
+async fn refuse_unready(day: &Day<'_>, position: Position) -> anyhow::Result<()> {
+    let table = &day.aggregate.table;
+    let facts =
+        builds::table_facts(day.clickhouse, table).await.map_err(|error| failed("reading the table's state", error))?;
+    let text = match facts.state.as_str() {
+        "loading" => format!("{table} is being loaded into the mirror; run it again when the load has ended"),
+        "halted" => format!("{table} is halted in the mirror: {}", facts.reason),
+        _ if position.lsn < facts.snapshot => {
+            format!("the mirror of {table} is complete at {}, and is at {}", facts.snapshot, position.lsn)
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::Busy(text).into())
+}
+
+async fn differs(day: &Day<'_>, differences: &[String]) -> anyhow::Error {
+    let parked = builds::table_facts(day.clickhouse, &day.aggregate.table).await.map_or(0, |facts| facts.parked);
+    let hint = if parked == 0 {
+        "if `platform load` does not mend it, report it".to_owned()
+    } else {
+        format!("{parked} rows of {} are parked in platform.dead_letters", day.aggregate.table)
+    };
+    let text =
+        format!("the mirror differs from PostgreSQL, so the day was left as it is: {}; {hint}", differences.join("; "));
+    Failure::DataCheck(text).into()
+}
+
+fn checks(aggregate: &Aggregate, comparison: &Comparison) -> BTreeMap<String, &'static str> {
+    let verdict = match comparison {
+        Comparison::Equal => "equal",
+        Comparison::NotCompared => "not compared",
+        Comparison::Moving | Comparison::Differs(_) => "not compared: the day was being written to",
+    };
+    let names = std::iter::once("rows").chain(aggregate.checks.iter().map(|check| check.name.as_str()));
+    names.map(|name| (name.to_owned(), verdict)).collect()
+}
+
+impl Ended {
+    fn report(self, day: &Day<'_>, begun: Instant) -> Report {
+        let build = self.build.as_ref();
+        Report {
+            job: "etl",
+            aggregate: day.aggregate.name.clone(),
+            date: day.date.to_string(),
+            status: self.status,
+            rows_in: self.rows_in,
+            rows_out: build.map(|build| build.rows_out),
+            build_id: build.map(|build| build.build_id.to_string()),
+            as_of_lsn: build.map(|build| build.as_of_lsn.to_string()),
+            duration_ms: begun.elapsed().as_millis(),
+            checks: self.checks,
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The tables of a build: the result, `analytics.NAME`, and the staging table that becomes one of its partitions.
+//!
+//! A staging table lives in the database `platform`, where no endpoint looks, and carries the day and the build in its
+//! name. Whoever holds the day's lock may drop every other one of that day: its builder is dead.
+
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::mirror_day::MirrorDay;
+use super::{failed, failed_in};
+use crate::catalog::{Aggregate, CHECKPOINT_SETTINGS};
+use crate::domain::{Failure, RunDate, quote_clickhouse};
+use crate::store::checkpoint::text;
+use crate::store::clickhouse::{ClickHouse, Parameter};
+
+/// What readers see of a day.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Content {
+    pub(super) rows: u64,
+    /// The build that every row is of; `None` when there is no row, or several builds.
+    pub(super) build_id: Option<Uuid>,
+}
+
+/// What was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Staged {
+    pub(super) rows_out: u64,
+}
+
+/// A day of a result on its way.
+#[derive(Debug)]
+pub(super) struct Staging<'a> {
+    clickhouse: &'a ClickHouse,
+    aggregate: &'a Aggregate,
+    day: RunDate,
+    build_id: Uuid,
+    name: String,
+}
+
+impl<'a> Staging<'a> {
+    /// Names it; drops what dead builders of this day left.
+    pub(super) async fn prepare(
+        clickhouse: &'a ClickHouse,
+        aggregate: &'a Aggregate,
+        day: RunDate,
+        build_id: Uuid,
+    ) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Row {
+            name: String,
+        }
+        let prefix = format!("_staging_{}_{}_", aggregate.name, day.naive().format("%Y%m%d"));
+        let sql = "select name from system.tables where database = 'platform' and startsWith(name, {prefix:String}) \
+                   and length(name) = length({prefix:String}) + 32";
+        let stale: Vec<Row> = clickhouse
+            .fetch_all(sql, &[("prefix", &prefix)])
+            .await
+            .map_err(|error| failed("looking for what a dead builder left", error))?;
+        for Row { name } in stale {
+            tracing::info!(table = name, "dropping what a dead builder left");
+            drop_table(clickhouse, &name).await?;
+        }
+        let name = format!("{prefix}{}", build_id.simple());
+        Ok(Self { clickhouse, aggregate, day, build_id, name })
+    }
+
+    fn quoted(&self) -> String {
+        format!("platform.{}", quote_clickhouse(&self.name))
+    }
+
+    fn select(&self, source: &MirrorDay) -> String {
+        let select = source.select(self.aggregate);
+        // Day and build stand outside the file's SELECT: whatever it says, its rows are of this day and this build.
+        format!("select {{bucket:Date32}} as day, q.*, {{build_id:UUID}} as build_id from (\n{select}\n) as q")
+    }
+
+    /// Makes the table, with the columns that the SELECT has now, and the result table if there is none.
+    pub(super) async fn create(&self, source: &MirrorDay) -> anyhow::Result<()> {
+        let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
+        let sql = format!(
+            "create table {} engine = MergeTree partition by day order by ({}) settings allow_nullable_key = 1, \
+             {CHECKPOINT_SETTINGS} empty as {}",
+            self.quoted(),
+            keys.join(", "),
+            self.select(source)
+        );
+        self.run(&sql, source, "making the staging table").await?;
+        let target = target(self.aggregate);
+        let sql = format!("create table if not exists {target} as {}", self.quoted());
+        self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("making the result table", error))?;
+        self.compare_with_target().await
+    }
+
+    /// Builds the day and leaves it as one part: swapping in a single part is atomic, also when the server dies.
+    pub(super) async fn fill(&self, source: &MirrorDay) -> anyhow::Result<Staged> {
+        let sql = format!("insert into {} settings insert_deduplicate = 0 {}", self.quoted(), self.select(source));
+        self.run(&sql, source, "building the day").await?;
+        let sql = format!("optimize table {} final", self.quoted());
+        self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("merging the staging table", error))?;
+        self.judge().await
+    }
+
+    /// Counts what was built: rows, distinct keys, parts.
+    async fn judge(&self) -> anyhow::Result<Staged> {
+        #[derive(Deserialize)]
+        struct Row {
+            #[serde(with = "text")]
+            rows_out: u64,
+            #[serde(with = "text")]
+            keys: u64,
+            #[serde(with = "text")]
+            parts: u64,
+        }
+        let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
+        let sql = format!(
+            "select count() as rows_out, uniqExact(tuple({})) as keys, (select count() from system.parts \
+             where database = 'platform' and table = {{name:String}} and active) as parts from {}",
+            keys.join(", "),
+            self.quoted()
+        );
+        let row: Option<Row> = self
+            .clickhouse
+            .fetch_optional(&sql, &[("name", &self.name)])
+            .await
+            .map_err(|error| failed("counting what was built", error))?;
+        let Some(row) = row else { anyhow::bail!("ClickHouse counted nothing") };
+        if row.keys != row.rows_out {
+            let (rows, keys) = (row.rows_out, row.keys);
+            return Err(Failure::DataCheck(format!(
+                "{rows} rows have only {keys} distinct keys; the header's `keys` must tell them apart"
+            ))
+            .into());
+        }
+        if row.parts > 1 {
+            return Err(Failure::Unavailable(format!("the staging table still has {} parts", row.parts)).into());
+        }
+        Ok(Staged { rows_out: row.rows_out })
+    }
+
+    /// The number of source rows, as the header says that the result tells it.
+    pub(super) async fn counted_rows(&self) -> anyhow::Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Row {
+            counted: String,
+        }
+        let Some(expression) = &self.aggregate.rows else { return Ok(None) };
+        let sql = format!("select toString({expression}) as counted from {}", self.quoted());
+        let row: Option<Row> = self
+            .clickhouse
+            .fetch_optional(&sql, &[])
+            .await
+            .map_err(|error| failed_in(self.aggregate, "counting the rows that went in", error))?;
+        Ok(row.map(|row| row.counted))
+    }
+
+    /// Puts the day in the place of the one before, in one step for every reader.
+    pub(super) async fn swap(&self, staged: Staged) -> anyhow::Result<()> {
+        let target = target(self.aggregate);
+        let sql = if staged.rows_out == 0 {
+            // Replacing from nothing is refused, or erases in silence, by version.
+            format!("alter table {target} drop partition {{bucket:Date32}}")
+        } else {
+            format!("alter table {target} replace partition {{bucket:Date32}} from {}", self.quoted())
+        };
+        let bucket = self.day.to_string();
+        self.clickhouse
+            .execute(&sql, &[("bucket", &bucket)])
+            .await
+            .map_err(|error| failed("putting the day in its place", error))
+    }
+
+    /// Drops the staging table.
+    pub(super) async fn discard(&self) -> anyhow::Result<()> {
+        drop_table(self.clickhouse, &self.name).await
+    }
+
+    async fn compare_with_target(&self) -> anyhow::Result<()> {
+        #[derive(Deserialize, PartialEq)]
+        struct Row {
+            shape: String,
+        }
+        let shape = async |database: &str, table: &str| -> anyhow::Result<Option<Row>> {
+            let sql = "select concat(any(t.engine), ' ', any(t.sorting_key), ' ', any(t.partition_key), ' ', \
+                       toString(arraySort(groupArray((c.position, c.name, c.type))))) as shape \
+                       from system.columns c join system.tables t on t.database = c.database and t.name = c.table \
+                       where c.database = {database:String} and c.table = {table:String}";
+            let parameters = [("database", database), ("table", table)];
+            let row = self.clickhouse.fetch_optional(sql, &parameters).await;
+            row.map_err(|error| failed("comparing the tables", error))
+        };
+        let name = &self.aggregate.name;
+        if shape("platform", &self.name).await? == shape("analytics", name).await? {
+            return Ok(());
+        }
+        Err(Failure::Config(format!(
+            "analytics.{name} has other columns or keys than sql/aggregates/{name}.sql makes; run `drop table analytics.{name}` \
+             in ClickHouse, then `platform etl` for every day"
+        ))
+        .into())
+    }
+
+    async fn run(&self, sql: &str, source: &MirrorDay, doing: &str) -> anyhow::Result<()> {
+        let values = source.parameters();
+        let build_id = self.build_id.to_string();
+        let mut parameters: Vec<Parameter<'_>> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        parameters.push(("build_id", &build_id));
+        self.clickhouse.execute(sql, &parameters).await.map_err(|error| failed_in(self.aggregate, doing, error))
+    }
+}
+
+/// What readers see of a day; `None` when there is no result table yet.
+pub(super) async fn content(
+    clickhouse: &ClickHouse,
+    aggregate: &Aggregate,
+    day: RunDate,
+) -> anyhow::Result<Option<Content>> {
+    #[derive(Deserialize)]
+    struct Row {
+        #[serde(with = "text")]
+        row_count: u64,
+        builds: Vec<Uuid>,
+    }
+    let sql = format!(
+        "select count() as row_count, groupUniqArray(2)(build_id) as builds from {} where day = {{bucket:Date32}}",
+        target(aggregate)
+    );
+    let row: Option<Row> = match clickhouse.fetch_optional(&sql, &[("bucket", &day.to_string())]).await {
+        Ok(row) => row,
+        Err(error) if error.code() == Some(60) => return Ok(None),
+        Err(error) => return Err(failed("reading the day as it is", error)),
+    };
+    Ok(row.map(|row| Content {
+        rows: row.row_count,
+        build_id: match row.builds.as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        },
+    }))
+}
+
+fn target(aggregate: &Aggregate) -> String {
+    format!("analytics.{}", quote_clickhouse(&aggregate.name))
+}
+
+async fn drop_table(clickhouse: &ClickHouse, name: &str) -> anyhow::Result<()> {
+    let sql = format!("drop table if exists platform.{} sync", quote_clickhouse(name));
+    clickhouse.execute(&sql, &[]).await.map_err(|error| failed("dropping a staging table", error))
+}

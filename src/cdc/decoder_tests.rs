@@ -1,0 +1,209 @@
+//! The decoder on captured messages of the real connector (`tests/data/debezium`).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::batch::Batch;
+use super::decoder::{Decoder, Known, Outcome};
+use super::halt::Halt;
+use crate::catalog::{ColumnRow, Table, TableRow, TypeRow};
+use crate::domain::{Lsn, TableName, Version};
+use crate::store::kafka::Record;
+use crate::store::mirror::Log;
+use crate::store::replication::LogIdentity;
+
+const SENTIMENT: &str = include_str!("../../tests/data/debezium/sentiment_social.jsonl");
+const INFLIGHT: &str = include_str!("../../tests/data/debezium/inflight_snapshot.jsonl");
+const INFLIGHT_FIRST: &str = include_str!("../../tests/data/debezium/inflight_snapshot_noheartbeat.jsonl");
+const RESTART: &str = include_str!("../../tests/data/debezium/restart_duplicates.jsonl");
+
+fn records(file: &str) -> Vec<Record> {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        offset: i64,
+        key: Option<String>,
+        value: Option<String>,
+    }
+    let record = |line: &str| {
+        let line: Line = serde_json::from_str(line).expect("a captured record");
+        Record { offset: line.offset, key: line.key.map(String::into_bytes), value: line.value.map(String::into_bytes) }
+    };
+    file.lines().map(record).collect()
+}
+
+fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
+    let column = |(at, (name, kind)): (usize, &(&str, &str))| {
+        let base = |name: &str| TypeRow { name: name.to_owned(), kind: 'b', modifier: -1, element: None };
+        let type_row = match kind.strip_suffix("[]") {
+            Some(element) => TypeRow { element: Some(Box::new(base(element))), ..base("array") },
+            None => base(kind),
+        };
+        let key_position = (at == 0).then_some(0);
+        ColumnRow { name: (*name).into(), not_null: at == 0, key_position, type_text: (*kind).into(), type_row }
+    };
+    let columns = columns.iter().enumerate().map(column).collect();
+    let row = TableRow { name: TableName::new("public", name), oid: 1, kind: 'r', identity: 'f', columns };
+    Arc::new(Table::from_row(row).expect("mirrored"))
+}
+
+fn posts() -> Arc<Table> {
+    let columns = [
+        ("id", "int8"),
+        ("platform", "text"),
+        ("author", "text"),
+        ("content", "text"),
+        ("sentiment", "text"),
+        ("score", "float8"),
+    ];
+    let rest = [("lang", "text"), ("tags", "text[]"), ("metadata", "jsonb"), ("likes", "int4")];
+    let times = [("posted_at", "timestamptz"), ("created_at", "timestamptz"), ("updated_at", "timestamptz")];
+    table("sentiment_social", &[columns.as_slice(), rest.as_slice(), times.as_slice()].concat())
+}
+
+fn decoder(table: &Arc<Table>, first_load: u64) -> Decoder {
+    let identity = LogIdentity { system_identifier: "1".into(), timeline: 1 };
+    let log = Log { number: 1, identity, first_load: Lsn::new(first_load) };
+    let mut decoder = Decoder::new(log, "__debezium_unavailable_value");
+    decoder.tables.insert(table.name().clone(), Known::Mirrored(Arc::clone(table)));
+    decoder
+}
+
+fn apply_all(decoder: &Decoder, records: &[Record]) -> Batch {
+    let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
+    for record in records {
+        assert_eq!(decoder.apply(&mut batch, record, true, 0), Ok(Outcome::Applied), "offset {}", record.offset);
+    }
+    assert!(batch.letters.is_empty(), "{:?}", batch.letters);
+    batch
+}
+
+/// What the mirror would show: of each key the row with the highest version, unless it is deleted or below the floor.
+fn shown(batch: &Batch, table: &Arc<Table>, column: &str) -> BTreeMap<i64, String> {
+    let entry = &batch.tables[table.name()];
+    let floor = batch.floors.iter().filter(|(name, _)| name == table.name()).map(|(_, floor)| *floor).max();
+    let mut newest: BTreeMap<i64, (Version, bool, String)> = BTreeMap::new();
+    for row in 0..entry.block.rows() {
+        let (version, deleted) = entry.block.version_of(row).expect("a row");
+        let id = entry.block.key_texts(table, row).expect("a key")[0].parse().expect("an integer");
+        let text = entry.block.cell(table, row, column).unwrap_or_default();
+        // Of two equal versions the later one stands, as in a ReplacingMergeTree.
+        if newest.get(&id).is_none_or(|(highest, ..)| *highest <= version) {
+            newest.insert(id, (version, deleted, text));
+        }
+    }
+    let visible = newest.into_iter().filter(|(_, (version, deleted, _))| !deleted && Some(*version) >= floor);
+    visible.map(|(id, (_, _, text))| (id, text)).collect()
+}
+
+#[test]
+fn changes_that_lie_before_the_snapshot_in_the_log_win_over_it() {
+    for file in [INFLIGHT, INFLIGHT_FIRST] {
+        let posts = posts();
+        let rows = shown(&apply_all(&decoder(&posts, u64::MAX >> 8), &records(file)), &posts, "content");
+        let expected = ["by A", "by B", "by C", "by D second", "by A2", "v0 7", "after all", "inserted by C"];
+        let ids = [1, 2, 3, 4, 5, 7, 8, 9];
+        assert_eq!(rows, ids.into_iter().zip(expected.map(str::to_owned)).collect());
+    }
+}
+
+#[test]
+fn a_run_of_real_messages_ends_in_what_postgres_had() {
+    let posts = posts();
+    let records = records(SENTIMENT);
+    let batch = apply_all(&decoder(&posts, u64::MAX >> 8), &records);
+    // An independent fold in the order of the topic, without versions: right because no snapshot row comes late here.
+    let mut truth: BTreeMap<i64, String> = BTreeMap::new();
+    for record in &records {
+        let Some(value) = &record.value else { continue };
+        let value: serde_json::Value = serde_json::from_slice(value).expect("JSON");
+        if value["source"]["table"] != "sentiment_social" {
+            continue;
+        }
+        match value["op"].as_str().expect("an operation") {
+            "t" => truth.clear(),
+            "d" => drop(truth.remove(&value["before"]["id"].as_i64().expect("an id"))),
+            _ => {
+                let after = &value["after"];
+                truth.insert(
+                    after["id"].as_i64().expect("an id"),
+                    after["content"].as_str().expect("a text").to_owned(),
+                );
+            }
+        }
+    }
+    assert_eq!(batch.floors.len(), 1);
+    assert!(!truth.is_empty());
+    assert_eq!(shown(&batch, &posts, "content"), truth);
+}
+
+#[test]
+fn a_run_that_is_sent_again_changes_nothing() {
+    let load = table("load", &[("id", "int8"), ("w", "int4"), ("k", "int4"), ("pad", "text")]);
+    let records = records(RESTART);
+    let (sent_again_from, new_from) = (20_284, 31_202);
+    let once: Vec<Record> =
+        records.iter().filter(|record| !(sent_again_from..new_from).contains(&record.offset)).cloned().collect();
+    assert!(once.len() < records.len());
+    let all = shown(&apply_all(&decoder(&load, 1), &records), &load, "pad");
+    assert_eq!(all, shown(&apply_all(&decoder(&load, 1), &once), &load, "pad"));
+    assert!(all.len() > 100);
+}
+
+#[test]
+fn an_event_that_does_not_know_the_commit_before_it_is_right_only_before_the_first_load() {
+    let posts = posts();
+    let streamed = records(INFLIGHT_FIRST).into_iter().find(|record| {
+        let value = record.value.as_deref().unwrap_or_default();
+        value.windows(16).any(|window| window == b"\"snapshot\":null,")
+            && value.windows(18).any(|window| window == br#""table":"sentiment"#)
+    });
+    let streamed = streamed.expect("a streamed row");
+    let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
+    let outcome = decoder(&posts, 1).apply(&mut batch, &streamed, true, 0);
+    assert!(matches!(outcome, Err(Halt::SequenceRestarted { .. })), "{outcome:?}");
+    assert_eq!(batch.events, 0, "nothing of it is in the batch");
+}
+
+fn beat(counter: i64, system: &str) -> Record {
+    let value = serde_json::json!({
+        "op": "u", "before": null,
+        "after": { "id": 1, "counter": counter, "system_identifier": system, "timeline": 1, "beat_at": "2026-01-01T00:00:00Z" },
+        "source": { "schema": "platform", "table": "heartbeat", "sequence": "[\"10\",\"20\"]", "lsn": 20, "ts_us": 1, "snapshot": null }
+    });
+    Record { offset: counter, key: None, value: Some(value.to_string().into_bytes()) }
+}
+
+#[test]
+fn a_missing_heartbeat_halts_and_a_repeated_one_does_not() {
+    let decoder = decoder(&posts(), 1);
+    let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
+    for counter in [5, 6, 5, 6, 7] {
+        assert_eq!(decoder.apply(&mut batch, &beat(counter, "1"), true, 0), Ok(Outcome::Applied));
+    }
+    assert_eq!(
+        decoder.apply(&mut batch, &beat(9, "1"), true, 0),
+        Err(Halt::HeartbeatGap { last: 7, seen: 9, offset: 9 })
+    );
+    assert_eq!(decoder.apply(&mut batch, &beat(8, "2"), true, 0), Err(Halt::LogChanged));
+}
+
+#[test]
+fn a_row_that_cannot_be_stored_is_parked_whole_and_the_rest_goes_on() {
+    let table = table("t", &[("id", "int8"), ("at", "timestamp")]);
+    let decoder = decoder(&table, 1);
+    let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
+    for (offset, at) in [(1, 0), (2, i64::MAX), (3, 1)] {
+        let value = serde_json::json!({
+            "op": "c", "before": null, "after": { "id": offset, "at": at },
+            "source": { "schema": "public", "table": "t", "sequence": "[\"10\",\"20\"]", "lsn": 20, "ts_us": 1, "snapshot": null }
+        });
+        let record = Record { offset, key: None, value: Some(value.to_string().into_bytes()) };
+        assert_eq!(decoder.apply(&mut batch, &record, true, 0), Ok(Outcome::Applied));
+    }
+    assert_eq!(shown(&batch, &table, "id").len(), 2);
+    let [letter] = batch.letters.as_slice() else { panic!("one parked row") };
+    assert_eq!(
+        (letter.reason, letter.detail.as_str()),
+        ("not-representable", "column at: the value is outside what DateTime64(6) holds")
+    );
+}

@@ -96,7 +96,7 @@ async fn refuse_future(worker: &Worker, token: Token, waits: bool) -> ApiResult<
         let position = posts_sql::position(&client).await?.ok_or_else(|| ApiError::internal("no position"))?;
         // After the position was read, so that the barrier lies behind every token up to there.
         if waits && position >= token.lsn {
-            posts_sql::emit_barrier(&client).await?;
+            posts_sql::emit_barrier(&client, &worker.shared.pipeline).await?;
         }
         Ok(position)
     };

@@ -284,7 +284,7 @@ mod tests {
                 Err(errors
                     .map(|error| {
                         FieldError::member(
-                            &error["pointer"].as_str().expect("pointer")[1..],
+                            error["pointer"].as_str().expect("pointer").trim_start_matches('/'),
                             "",
                             error["code"].as_str().expect("code"),
                         )

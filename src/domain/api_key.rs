@@ -80,9 +80,15 @@ mod tests {
     #[test]
     fn other_texts_are_refused() {
         let key = ApiKey::from_random([1; 4], [2; 32]).expose().to_owned();
-        for text in
-            ["", "pk_", &key[1..], &key[..75], &key.to_uppercase(), &format!("{key}0"), &key.replace("pk", "sk")]
-        {
+        for text in [
+            "",
+            "pk_",
+            key.trim_start_matches('p'),
+            key.trim_end_matches('2'),
+            &key.to_uppercase(),
+            &format!("{key}0"),
+            &key.replace("pk", "sk"),
+        ] {
             assert_eq!(ApiKey::parse(text), Err(ParseApiKeyError), "{text}");
         }
     }

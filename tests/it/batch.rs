@@ -2,6 +2,7 @@
 
 mod etl;
 mod etl_refusals;
+mod etl_trouble;
 mod generate;
 mod import;
 mod mirrored;

@@ -84,9 +84,11 @@ impl MirrorDay {
     /// # Errors
     /// ClickHouse's.
     pub async fn facts(&self, clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<Facts> {
-        let checks: String = aggregate.checks.iter().map(|check| format!(", toString({})", check.clickhouse)).collect();
+        let checks: String = aggregate.checks.iter().map(|check| format!(", {}", check.clickhouse)).collect();
+        // Decimals with the zeros of their scale, as PostgreSQL prints them.
         let sql = format!(
-            "select toString(count()), toString(sum(reinterpretAsUInt128(sipHash128({}, _version)))){checks} from {}",
+            "select count(), sum(reinterpretAsUInt128(sipHash128({}, _version))){checks} from {} \
+             settings output_format_decimal_trailing_zeros = 1",
             self.key, self.rows
         );
         let parameters = self.parameters();

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::mirror_day::Facts;
 use crate::catalog::Aggregate;
@@ -30,9 +31,14 @@ impl SourceFacts {
         let (from, to): (DateTime<Utc>, DateTime<Utc>) = (day.start(), day.end());
         let row = client.query_one(&sql, &[&from, &to]).await.map_err(|error| {
             let text = format!("checking the day in PostgreSQL: {}", chain(&error));
-            match error.code().and_then(|code| code.code().get(..2)) {
-                // Syntax, a column that does not exist, no right.
-                Some("42") => Failure::Config(format!("{text} (sql/aggregates/{}.sql)", aggregate.name)),
+            match error.code() {
+                Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Failure::Config(format!(
+                    "{text}; the role of postgres.url needs USAGE on the schema and SELECT on the table"
+                )),
+                // Syntax, a column that does not exist.
+                Some(code) if code.code().starts_with("42") => {
+                    Failure::Config(format!("{text} (sql/aggregates/{}.sql)", aggregate.name))
+                }
                 _ => Failure::Unavailable(text),
             }
         })?;

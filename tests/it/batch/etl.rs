@@ -1,10 +1,5 @@
 //! `platform etl`: what it builds.
 
-use std::collections::HashSet;
-use std::time::Duration;
-
-use platform::domain::Lsn;
-
 use super::mirrored::Mirrored;
 
 const DAY: &str = "2024-05-01";
@@ -41,7 +36,7 @@ async fn a_day_equals_the_same_query_over_postgresql() {
     bench.copy(11, "row_version > 1").await;
     let deleted = bench.client.query("delete from public.sentiment_social where id % 11 = 0 returning id", &[]).await;
     let ids: Vec<i64> = deleted.expect("deleted").iter().map(|row| row.get(0)).take(200).collect();
-    bench.server.run("insert into mirror.sentiment_social (id, _version, _deleted) select id, 12, 1 from mirror.sentiment_social where id % 11 = 0").await;
+    bench.ask("insert into mirror.sentiment_social (id, _version, _deleted) select id, 12, 1 from mirror.sentiment_social where id % 11 = 0").await;
     bench.tombstones(12, &ids[..3]).await;
 
     let ended = bench.etl(&["--date", DAY]).await;
@@ -68,10 +63,7 @@ async fn a_day_equals_the_same_query_over_postgresql() {
     for check in ["rows", "scores", "scored", "labels", "authors", "engagement"] {
         assert_eq!(result["checks"][check], "equal");
     }
-    assert_eq!(
-        bench.server.run("select count() from analytics.sentiment_daily where day <> '2024-05-01'").await,
-        "0\n"
-    );
+    assert_eq!(bench.ask("select count() from analytics.sentiment_daily where day <> '2024-05-01'").await, "0\n");
     assert_eq!(bench.staging().await, "");
 }
 
@@ -113,13 +105,10 @@ async fn a_second_run_has_nothing_to_do_until_the_day_changes() {
     assert!(bench.statistics(DAY).await == bench.statistics_of_postgres(DAY).await);
 
     // Statistics that somebody damaged are not taken for the recorded build.
-    bench
-        .server
-        .run("alter table analytics.sentiment_daily delete where platform = 'edge' settings mutations_sync = 1")
-        .await;
+    bench.ask("alter table analytics.sentiment_daily delete where platform = 'edge' settings mutations_sync = 1").await;
     assert_eq!(bench.etl(&["--date", DAY]).await.code, Some(0));
     assert!(bench.statistics(DAY).await == bench.statistics_of_postgres(DAY).await);
-    let history = bench.server.run("select status, count() from platform.runs where job = 'etl:sentiment_daily' and bucket = '2024-05-01' and context like '%AIRFLOW_CTX_DAG_ID\":\"daily%' group by status order by status").await;
+    let history = bench.ask("select status, count() from platform.runs where job = 'etl:sentiment_daily' and bucket = '2024-05-01' and context like '%AIRFLOW_CTX_DAG_ID\":\"daily%' group by status order by status").await;
     assert_eq!(history, "done\t6\nunchanged\t1\n");
 }
 
@@ -160,84 +149,4 @@ async fn a_range_is_built_day_by_day() {
         assert_eq!(bench.etl(&["--date", day, flag]).await.summary(), (Some(0), "done".into(), 1, 1));
         assert_eq!(bench.statistics(day).await, bench.statistics_of_postgres(day).await);
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn two_runs_at_once_build_a_day_once() {
-    let bench = Mirrored::start().await;
-    bench.postgres(EDGES).await;
-    bench.copy(10, "true").await;
-    // The first one holds the lock while it waits for the mirror.
-    bench.checkpoint(1, Lsn::new(1)).await;
-    let first = bench.command(&["etl", "--date", DAY]).spawn().expect("starts");
-    bench.wait_for("select count(*) from pg_locks where locktype = 'advisory' and granted", "1").await;
-    let second = bench.etl(&["--date", DAY]).await;
-    assert_eq!(second.code, Some(75), "{}", second.stderr);
-    assert!(second.stderr.contains("is being built by another run"), "{}", second.stderr);
-    bench.checkpoint(2, Lsn::new(u64::MAX >> 8)).await;
-    let output = first.wait_with_output().await.expect("ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(bench.etl(&["--date", DAY]).await.code, Some(99));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn killed_at_any_moment_it_leaves_the_old_day_or_the_new_one() {
-    let bench = Mirrored::caught_up().await;
-    bench.run(&["generate", "--rows", "2000", "--date", DAY]).await;
-    bench.copy(100, "true").await;
-    assert_eq!(bench.etl(&["--date", DAY]).await.code, Some(0));
-    let begun = std::time::Instant::now();
-    assert_eq!(bench.etl(&["--date", DAY, "--force"]).await.code, Some(0));
-    let whole = begun.elapsed();
-    let mut old = bench.statistics(DAY).await;
-    let mut seen = HashSet::new();
-    // Forty moments of a run, and more of them while all fell on the same side of the swap.
-    for step in 0u32..400 {
-        if step >= 40 && seen.len() == 2 {
-            break;
-        }
-        let version = u64::from(200 + step);
-        let likes = 1_000_000 + step;
-        bench.postgres(&format!("update public.sentiment_social set likes = {likes} where id = (select max(id) from public.sentiment_social)")).await;
-        bench.copy(version, "id = (select max(id) from public.sentiment_social)").await;
-        let new = bench.statistics_of_postgres(DAY).await;
-        assert!(old != new);
-        let after = whole * (step % 40) / 36 * (1 + step / 40);
-        let mut child = bench.command(&["etl", "--date", DAY]).spawn().expect("starts");
-        let _in_time = tokio::time::timeout(after, child.wait()).await;
-        child.kill().await.expect("killed");
-        let left = bench.statistics(DAY).await;
-        assert!(left == old || left == new, "killed after {after:?}: neither the old day nor the new one");
-        seen.insert(left == new);
-        let builds = bench
-            .server
-            .run(&format!("select uniqExact(build_id) from analytics.sentiment_daily where day = '{DAY}'"))
-            .await;
-        assert_eq!(builds, "1\n");
-        old = left;
-    }
-    assert_eq!(seen.len(), 2, "some runs were killed before the swap and some after it");
-    let ended = bench.etl(&["--date", DAY]).await;
-    assert!(matches!(ended.code, Some(0 | 99)), "{}", ended.stderr);
-    let forced = bench.etl(&["--date", DAY, "--force"]).await;
-    assert_eq!(forced.code, Some(0), "{}", forced.stderr);
-    assert!(bench.statistics(DAY).await == bench.statistics_of_postgres(DAY).await);
-    assert_eq!(bench.staging().await, "", "what dead builders left is gone");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sigterm_ends_it_between_two_steps() {
-    let bench = Mirrored::start().await;
-    bench.postgres(EDGES).await;
-    bench.copy(10, "true").await;
-    bench.checkpoint(1, Lsn::new(1)).await;
-    let child = bench.command(&["etl", "--date", DAY]).spawn().expect("starts");
-    bench.wait_for("select count(*) from pg_locks where locktype = 'advisory' and granted", "1").await;
-    let pid = nix::unistd::Pid::from_raw(child.id().expect("runs").try_into().expect("a pid"));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("signalled");
-    let output =
-        tokio::time::timeout(Duration::from_secs(20), child.wait_with_output()).await.expect("ends").expect("ends");
-    assert_eq!(output.status.code(), Some(143), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!((output.stdout.len(), bench.staging().await.as_str()), (0, ""));
-    bench.wait_for("select count(*) from pg_locks where locktype = 'advisory' and granted", "0").await;
 }

@@ -42,8 +42,7 @@ async fn a_mirror_that_differs_leaves_the_old_day() {
     assert!(ended.stderr.contains("1 rows of public.sentiment_social are parked"), "{}", ended.stderr);
     assert_eq!((bench.statistics(DAY).await, bench.staging().await.as_str()), (old.clone(), ""));
     let history = bench
-        .server
-        .run("select count() from platform.runs where status = 'failed' and detail like '%the mirror differs%'")
+        .ask("select count() from platform.runs where status = 'failed' and detail like '%the mirror differs%'")
         .await;
     assert_eq!(history, "2\n");
 
@@ -113,7 +112,7 @@ async fn requests_that_make_no_sense_are_told_apart() {
         let ended = bench.etl(&arguments).await;
         assert_eq!(ended.code, Some(code), "{arguments:?}: {}", ended.stderr);
     }
-    bench.server.run("drop table mirror.sentiment_social sync").await;
+    bench.ask("drop table mirror.sentiment_social sync").await;
     let ended = bench.etl(&["--date", DAY]).await;
     assert_eq!(ended.code, Some(78), "{}", ended.stderr);
     assert!(ended.stderr.contains("has no mirror yet; run `platform load`"), "{}", ended.stderr);
@@ -131,6 +130,7 @@ async fn an_aggregate_of_ones_own_is_a_file() {
     bench.postgres(
         "create schema shop; create table shop.orders (tenant text, number int, amount numeric(12, 2) not null, placed_on date not null, \
          primary key (tenant, number)); alter publication platform add table shop.orders; \
+         grant usage on schema shop to platform_etl; grant select on shop.orders to platform_etl; \
          insert into shop.orders select 't' || n % 3, n, n * 1.01, '2024-04-29'::date + n % 4 from generate_series(1, 1000) n",
     )
     .await;
@@ -142,7 +142,7 @@ async fn an_aggregate_of_ones_own_is_a_file() {
         .expect("rows");
     let lines: Vec<String> = rows.iter().map(|row| format!("{}\t7\t0", row.get::<_, &str>(0))).collect();
     let insert = "insert into mirror.`shop.orders` (tenant, number, amount, placed_on, _version, _deleted) format TSV";
-    bench.server.run(&format!("{insert}\n{}", lines.join("\n"))).await;
+    bench.ask(&format!("{insert}\n{}", lines.join("\n"))).await;
 
     let folder = bench.dir.path().join("aggregates");
     std::fs::create_dir(&folder).expect("a folder");
@@ -154,7 +154,7 @@ async fn an_aggregate_of_ones_own_is_a_file() {
     std::fs::write(folder.join("orders_daily.sql"), good).expect("written");
     let ended = bench.etl(&["--date", DAY]).await;
     assert_eq!(ended.summary(), (Some(0), "done".into(), 250, 3), "{}", ended.stderr);
-    let built = bench.server.run("select tenant, orders, toDecimalString(money, 2) from analytics.orders_daily where day = '2024-05-01' order by 1").await;
+    let built = bench.ask("select tenant, orders, toDecimalString(money, 2) from analytics.orders_daily where day = '2024-05-01' order by 1").await;
     let expected = "select string_agg(line, '' order by line) from (select concat(tenant, E'\t', count(*), E'\t', sum(amount), E'\n') as line \
                     from shop.orders where placed_on = '2024-05-01' group by tenant) t";
     assert_eq!(built, bench.text(expected).await);
@@ -175,7 +175,7 @@ async fn an_aggregate_of_ones_own_is_a_file() {
         let ended = bench.etl(&["--date", DAY]).await;
         assert_eq!(ended.code, Some(code), "{reason}: {}", ended.stderr);
         assert!(ended.stderr.contains(reason), "{reason}: {}", ended.stderr);
-        let now = bench.server.run("select tenant, orders, toDecimalString(money, 2) from analytics.orders_daily where day = '2024-05-01' order by 1").await;
+        let now = bench.ask("select tenant, orders, toDecimalString(money, 2) from analytics.orders_daily where day = '2024-05-01' order by 1").await;
         assert_eq!((now, bench.staging().await.as_str()), (built.clone(), ""));
     }
 }

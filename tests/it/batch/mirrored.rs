@@ -6,8 +6,9 @@ use chrono::DateTime;
 use platform::domain::{Lsn, TableName, Version};
 use platform::store::checkpoint::{self, Checkpoint};
 use platform::store::clickhouse::ClickHouse;
-use platform::store::{mirror, table_shapes};
+use platform::store::{mirror, replication, table_shapes};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{Bench, Ended, connect};
 use crate::support::clickhouse_server::ClickHouseServer;
@@ -15,7 +16,8 @@ use crate::support::postgres_server::PostgresServer;
 
 pub(super) struct Mirrored {
     bench: Bench,
-    pub(super) server: ClickHouseServer,
+    server: Option<ClickHouseServer>,
+    data: TempDir,
     pub(super) clickhouse: ClickHouse,
 }
 
@@ -30,7 +32,8 @@ impl Deref for Mirrored {
 impl Mirrored {
     /// Both databases, migrated, with an empty mirror and without a checkpoint.
     pub(super) async fn start() -> Self {
-        let (postgres, server) = tokio::join!(PostgresServer::start(), ClickHouseServer::start());
+        let data = tempfile::tempdir().expect("a folder");
+        let (postgres, server) = tokio::join!(PostgresServer::start(), ClickHouseServer::start_on(data.path()));
         let client = connect(&postgres.url()).await;
         let variables = [
             ("PLATFORM__POSTGRES__URL", postgres.url()),
@@ -42,19 +45,40 @@ impl Mirrored {
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value)).to_vec();
         let clickhouse = ClickHouse::new(&server.settings()).expect("a client");
+        // Jobs run as the role that is meant for them; only the schema needs an administrator.
+        let etl_url = postgres.url().replace("postgres@", "platform_etl@");
         let bench = Bench::on(postgres, client, variables);
         let ended = bench.run(&["migrate"]).await;
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-        let mirrored = Self { bench, server, clickhouse };
+        let mut mirrored = Self { bench, server: Some(server), data, clickhouse };
+        mirrored.set("PLATFORM__POSTGRES__URL", &etl_url);
         mirrored.make_mirrors().await;
         mirrored
     }
 
-    /// As `start`, with a checkpoint above everything.
+    /// As `start`, with the log's identity and a checkpoint above everything.
     pub(super) async fn caught_up() -> Self {
         let mirrored = Self::start().await;
+        let identity = replication::log_identity(&mirrored.client).await.expect("an identity");
+        let log = mirror::Log { number: 1, identity, first_load: Lsn::new(1) };
+        mirror::store_log(&mirrored.clickhouse, &log).await.expect("stored");
         mirrored.checkpoint(1, Lsn::new(u64::MAX >> 8)).await;
         mirrored
+    }
+
+    /// Kills the engine and starts it again on the same data, at another address.
+    pub(super) async fn kill_engine(&mut self) {
+        self.server.take().expect("it runs").kill().await;
+        let server = ClickHouseServer::start_on(self.data.path()).await;
+        let url = server.url().to_owned();
+        self.clickhouse = ClickHouse::new(&server.settings()).expect("a client");
+        self.server = Some(server);
+        self.set("PLATFORM__CLICKHOUSE__URL", &url);
+    }
+
+    /// ClickHouse's answer to a statement.
+    pub(super) async fn ask(&self, sql: &str) -> String {
+        self.server.as_ref().expect("it runs").run(sql).await
     }
 
     /// Sets a variable for the runs that follow.
@@ -108,7 +132,7 @@ impl Mirrored {
             .collect();
         if !lines.is_empty() {
             let insert = "insert into mirror.sentiment_social settings date_time_input_format = 'best_effort' format JSONEachRow";
-            self.server.run(&format!("{insert}\n{}", lines.join("\n"))).await;
+            self.ask(&format!("{insert}\n{}", lines.join("\n"))).await;
         }
     }
 
@@ -117,7 +141,7 @@ impl Mirrored {
         for id in ids {
             let sql =
                 format!("insert into mirror.sentiment_social (id, _version, _deleted) values ({id}, {version}, 1)");
-            self.server.run(&sql).await;
+            self.ask(&sql).await;
         }
     }
 
@@ -147,7 +171,7 @@ impl Mirrored {
             decimal("max_score", 3),
             decimal("median_score", 3)
         );
-        sorted(self.server.run(&sql).await.lines())
+        sorted(self.ask(&sql).await.lines())
     }
 
     /// The same out of PostgreSQL.
@@ -166,7 +190,7 @@ impl Mirrored {
 
     /// Names of staging tables that are left.
     pub(super) async fn staging(&self) -> String {
-        self.server.run("select name from system.tables where database = 'platform' and name like '\\_staging%'").await
+        self.ask("select name from system.tables where database = 'platform' and name like '\\_staging%'").await
     }
 }
 

@@ -178,6 +178,7 @@ fn responses() -> utoipa::openapi::Responses {
         ("X-Data-As-Of", "Commit time of the newest change that the answer has seen"),
         ("X-Data-As-Of-LSN", "Everything committed below this position of PostgreSQL's log is in the answer"),
         ("X-Replication-Lag-Ms", "How old that is"),
+        ("X-Data-Parked-Rows", "Only when there are some: rows that could not be applied, which the answer lacks"),
     ] {
         let header = HeaderBuilder::new().schema(Some(Schema::Object(text()))).description(Some(description)).build();
         ok = ok.header(name, header);

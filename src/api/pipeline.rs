@@ -64,6 +64,8 @@ pub(super) struct PipelineTable {
     pub reason: String,
     /// Rows that the last load copied.
     pub rows_loaded: u64,
+    /// Rows that could not be applied and wait for a replay.
+    pub parked_rows: u64,
     /// Since when.
     #[schema(format = "date-time")]
     pub changed_at: String,
@@ -110,6 +112,7 @@ pub(super) async fn read(shared: &Shared) -> Pipeline {
         state: state.state.clone(),
         reason: state.reason.clone(),
         rows_loaded: state.rows_loaded,
+        parked_rows: state.parked,
         changed_at: format_moment(state.changed_at),
     });
     Pipeline {

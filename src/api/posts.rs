@@ -159,7 +159,7 @@ fn creation_error(error: tokio_postgres::Error) -> ApiError {
         ("lang" = Option<String>, Query, description = "Only this language"),
         ("posted_from" = Option<String>, Query, description = "First posted_at that counts: RFC 3339 time or date"),
         ("posted_to" = Option<String>, Query, description = "First posted_at that no longer counts"),
-        ("sort" = Option<Sort>, Query, description = "By posted_at and id; newest without"),
+        ("sort" = inline(Option<Sort>), Query, description = "By posted_at and id; newest without"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Posts a page; 50 without"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),

@@ -116,6 +116,10 @@ async fn answer(
     for (name, value) in consistency::freshness(&gate.seen) {
         response.insert_header((name, value));
     }
+    let parked = consistency::parked_rows(&gate.seen, &endpoint.tables);
+    if parked > 0 {
+        response.insert_header(("x-data-parked-rows", parked.to_string()));
+    }
     if let Some(applied) = &gate.applied {
         response.insert_header(("preference-applied", applied.as_str()));
     }

@@ -18,6 +18,7 @@ use super::replica::Seen;
 use super::state::Worker;
 use crate::catalog::endpoint_parameter::format_moment;
 use crate::domain::{Lsn, Token};
+use crate::store::replication;
 
 /// How long the first look at the checkpoint may take when no wait was asked for.
 const LOOK: Duration = Duration::from_secs(2);
@@ -55,15 +56,18 @@ pub(super) async fn gate(worker: &Worker, request: &HttpRequest) -> ApiResult<Ga
     let began = Instant::now();
     let deadline = began + wait.unwrap_or_default();
     let applied = wait.map(|wait| format!("wait={}", wait.as_secs()));
-    let mut asked = false;
+    // Held while this request waits; the first look is free.
+    let mut place = None;
     loop {
         let seen = worker.shared.replica.fresh(deadline.max(began + LOOK)).await;
         if satisfied(&seen, token)? {
             histogram!("platform_api_consistency_wait_seconds").record(began.elapsed().as_secs_f64());
             return Ok(Gate { seen, applied });
         }
-        if !asked {
-            asked = true;
+        if place.is_none() {
+            place = Some(worker.shared.waiters.try_acquire().map_err(|_| {
+                ApiError::new(Code::Overloaded, "too many requests wait for the mirror").retry_after(1)
+            })?);
             refuse_future(worker, token, wait.is_some()).await?;
         }
         if Instant::now() >= deadline {
@@ -91,13 +95,19 @@ async fn refuse_future(worker: &Worker, token: Token, waits: bool) -> ApiResult<
     let ask = async {
         let client = worker.postgres().await?;
         let position = posts_sql::position(&client).await?.ok_or_else(|| ApiError::internal("no position"))?;
-        // After the position was read, so that the barrier lies behind every token up to there.
-        if waits && position >= token.lsn {
-            posts_sql::emit_barrier(&client).await?;
+        if !waits || position < token.lsn {
+            return Ok(position);
         }
-        Ok(position)
+        // Its content, the pipeline's name, is for those who read the log.
+        let emitted = replication::emit(&client, replication::BARRIER_PREFIX, &worker.shared.pipeline).await;
+        emitted.map_err(|error| ApiError::new(Code::DatabaseUnavailable, "no barrier").because(format!("{error:#}")))
     };
-    let end = worker.limited(ask).await?;
+    let end = match worker.limited(ask).await {
+        Ok(end) => end,
+        // PostgreSQL is away: nothing can be said about the token, and the mirror may still come to it.
+        Err(error) if error.code() != Code::Internal => return Ok(()),
+        Err(error) => return Err(error),
+    };
     if end < token.lsn {
         return Err(ApiError::new(Code::InvalidToken, "the token names a position that the log has not reached"));
     }
@@ -131,15 +141,22 @@ pub(super) fn freshness(seen: &Seen) -> Vec<(&'static str, String)> {
 /// # Errors
 /// 503 with the table's state and reason.
 pub(super) fn check_tables(seen: &Seen, tables: &[String]) -> ApiResult<()> {
+    let watermark = seen.checkpoint.as_ref().map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
     for table in tables {
         let Some(state) = seen.tables.get(table) else { continue };
-        if matches!(state.state.as_str(), "loading" | "halted") {
-            let detail = match state.reason.is_empty() {
-                true => format!("table {table} is {}", state.state),
-                false => format!("table {table} is {}: {}", state.state, state.reason),
-            };
-            return Err(ApiError::new(Code::TableUnavailable, detail).retry_after(5));
-        }
+        let what = match state.state.as_str() {
+            word @ ("loading" | "halted") if state.reason.is_empty() => word.to_owned(),
+            word @ ("loading" | "halted") => format!("{word}: {}", state.reason),
+            // A load is complete when the changes that ran beside it are applied too.
+            _ if state.snapshot > watermark => "loaded, and the changes since its load are being applied".to_owned(),
+            _ => continue,
+        };
+        return Err(ApiError::new(Code::TableUnavailable, format!("table {table} is {what}")).retry_after(5));
     }
     Ok(())
+}
+
+/// Rows of the tables that wait in the dead letters: an answer lacks them.
+pub(super) fn parked_rows(seen: &Seen, tables: &[String]) -> u64 {
+    tables.iter().filter_map(|table| seen.tables.get(table)).map(|state| state.parked).sum()
 }

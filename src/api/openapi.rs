@@ -1,10 +1,12 @@
 //! The OpenAPI 3.1 document: collected from the handlers, completed by the endpoints of the SQL files.
 
+use actix_web::http::StatusCode;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, HeaderBuilder, InfoBuilder, KnownFormat, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder,
-    PathItem, Ref, RefOr, Required, ResponseBuilder, ResponsesBuilder, Schema, SchemaFormat, Type as JsonType,
+    Content, ContentBuilder, HeaderBuilder, InfoBuilder, KnownFormat, LicenseBuilder, ObjectBuilder, OpenApi,
+    OpenApiBuilder, PathItem, Ref, RefOr, Required, Response, ResponseBuilder, ResponsesBuilder, Schema, SchemaFormat,
+    Type as JsonType,
 };
 
 use super::results::Format;
@@ -48,12 +50,34 @@ pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi 
             if path.starts_with("/v1/") && operation.security.is_none() {
                 operation.security = Some(vec![SecurityRequirement::new("api_key", Vec::<String>::new())]);
             }
+            for (status, response) in &mut operation.responses.responses {
+                if let RefOr::T(response) = response {
+                    complete_response(status, response);
+                }
+            }
         }
     }
     for endpoint in endpoints {
         openapi.paths.paths.insert(format!("/v1/analytics/{}", endpoint.name), analytics(endpoint));
     }
     openapi
+}
+
+/// The media type of problems, and a description where the handler gives none.
+fn complete_response(status: &str, response: &mut Response) {
+    let is_problem = |content: &RefOr<Content>| match content {
+        RefOr::T(content) => content.schema == Some(RefOr::Ref(Ref::from_schema_name("Problem"))),
+        RefOr::Ref(_) => false,
+    };
+    if response.content.get("application/json").is_some_and(is_problem)
+        && let Some(content) = response.content.shift_remove("application/json")
+    {
+        response.content.insert("application/problem+json".to_owned(), content);
+    }
+    if response.description.is_empty() {
+        let reason = status.parse().ok().and_then(|status| StatusCode::from_u16(status).ok()?.canonical_reason());
+        response.description = reason.unwrap_or("An answer").to_owned();
+    }
 }
 
 fn analytics(endpoint: &Endpoint) -> PathItem {
@@ -154,6 +178,7 @@ fn responses() -> utoipa::openapi::Responses {
         ("X-Data-As-Of", "Commit time of the newest change that the answer has seen"),
         ("X-Data-As-Of-LSN", "Everything committed below this position of PostgreSQL's log is in the answer"),
         ("X-Replication-Lag-Ms", "How old that is"),
+        ("X-Data-Parked-Rows", "Only when there are some: rows that could not be applied, which the answer lacks"),
     ] {
         let header = HeaderBuilder::new().schema(Some(Schema::Object(text()))).description(Some(description)).build();
         ok = ok.header(name, header);

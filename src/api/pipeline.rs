@@ -22,12 +22,14 @@ pub(super) struct Pipeline {
     /// Number of the log that positions and tokens belong to.
     pub log: u16,
     /// Where the sink stands; null before the first load.
+    #[schema(required = true)]
     pub checkpoint: Option<PipelineCheckpoint>,
     /// The mirrored tables whose state is known.
     pub tables: Vec<PipelineTable>,
     /// The connector on Kafka Connect; null when the API is not told where Connect is.
+    #[schema(required = true)]
     pub connector: Option<PipelineConnector>,
-    /// Why the newest look at ClickHouse failed; what is shown is then older.
+    /// Whether the newest look at ClickHouse failed; what is shown is then older.
     pub clickhouse_unreachable: bool,
 }
 
@@ -62,6 +64,8 @@ pub(super) struct PipelineTable {
     pub reason: String,
     /// Rows that the last load copied.
     pub rows_loaded: u64,
+    /// Rows that could not be applied and wait for a replay.
+    pub parked_rows: u64,
     /// Since when.
     #[schema(format = "date-time")]
     pub changed_at: String,
@@ -108,6 +112,7 @@ pub(super) async fn read(shared: &Shared) -> Pipeline {
         state: state.state.clone(),
         reason: state.reason.clone(),
         rows_loaded: state.rows_loaded,
+        parked_rows: state.parked,
         changed_at: format_moment(state.changed_at),
     });
     Pipeline {

@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_postgres::Row;
 use utoipa::ToSchema;
+use utoipa::openapi::schema::SchemaType;
+use utoipa::openapi::{Object, ObjectBuilder, Type};
 
 use super::problem::{ApiError, ApiResult};
 
@@ -36,14 +38,16 @@ pub(super) struct Post {
     #[schema(example = "1234567890")]
     pub post_id: String,
     /// Who wrote it.
+    #[schema(required = true)]
     pub author: Option<String>,
     /// Its text.
     #[schema(example = "Yay. Another good phone interview.")]
     pub content: String,
     /// Language, as the source spells it.
-    #[schema(example = "en")]
+    #[schema(required = true, example = "en")]
     pub lang: Option<String>,
     /// Topic.
+    #[schema(required = true)]
     pub topic: Option<String>,
     /// Hashtags without the sign.
     pub hashtags: Vec<Option<String>>,
@@ -51,10 +55,10 @@ pub(super) struct Post {
     #[schema(value_type = Label)]
     pub sentiment_label: String,
     /// −1..1 with three decimals, as a string.
-    #[schema(value_type = Option<String>, example = "0.361")]
+    #[schema(value_type = Option<String>, required = true, example = "0.361")]
     pub sentiment_score: Option<Decimal>,
     /// 0..1 with three decimals, as a string.
-    #[schema(value_type = Option<String>, example = "0.900")]
+    #[schema(value_type = Option<String>, required = true, example = "0.900")]
     pub confidence: Option<Decimal>,
     /// Likes.
     pub likes: i32,
@@ -63,9 +67,10 @@ pub(super) struct Post {
     /// Shares.
     pub shares: i32,
     /// Who judged the sentiment.
+    #[schema(required = true)]
     pub model_name: Option<String>,
     /// What the source delivered, any JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value)]
     pub raw: Option<Box<RawValue>>,
     /// When it was posted.
     pub posted_at: DateTime<Utc>,
@@ -83,6 +88,7 @@ pub(super) struct PostPage {
     /// The posts, in the order that was asked for.
     pub items: Vec<Post>,
     /// Cursor of the next page; null on the last one.
+    #[schema(required = true)]
     pub next: Option<String>,
 }
 
@@ -114,10 +120,10 @@ pub(super) struct PostInput {
     /// What raters or a model think of it.
     sentiment_label: Label,
     /// −1..1, at most three decimals; a string or a number.
-    #[schema(value_type = Option<String>, example = "0.361")]
+    #[schema(schema_with = decimal_input, required = false)]
     sentiment_score: Option<Decimal>,
     /// 0..1, at most three decimals; a string or a number.
-    #[schema(value_type = Option<String>, example = "0.900")]
+    #[schema(schema_with = decimal_input, required = false)]
     confidence: Option<Decimal>,
     /// Likes; 0 without.
     #[schema(minimum = 0)]
@@ -132,7 +138,7 @@ pub(super) struct PostInput {
     #[schema(max_length = 256)]
     model_name: Option<String>,
     /// What the source delivered, any JSON.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value, required = false)]
     raw: Option<Box<RawValue>>,
     /// When it was posted: RFC 3339, at most microseconds.
     posted_at: DateTime<Utc>,
@@ -150,9 +156,9 @@ pub(super) struct PostPatch {
     topic: Option<String>,
     hashtags: Option<Vec<String>>,
     sentiment_label: Option<Label>,
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = decimal_input, required = false)]
     sentiment_score: Option<Decimal>,
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = decimal_input, required = false)]
     confidence: Option<Decimal>,
     #[schema(minimum = 0, example = 12)]
     likes: Option<i32>,
@@ -161,9 +167,15 @@ pub(super) struct PostPatch {
     #[schema(minimum = 0)]
     shares: Option<i32>,
     model_name: Option<String>,
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value, required = false)]
     raw: Option<Box<RawValue>>,
     posted_at: Option<DateTime<Utc>>,
+}
+
+/// A decimal that a client writes: a string or a number.
+fn decimal_input() -> Object {
+    let kinds = SchemaType::Array(vec![Type::String, Type::Number, Type::Null]);
+    ObjectBuilder::new().schema_type(kinds).examples([serde_json::json!("0.361")]).build()
 }
 
 impl Post {

@@ -266,6 +266,9 @@ fn read_decimal(text: &str, min: i32, max: i32) -> Result<Value, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::post::{PostInput, PostPatch};
     use super::*;
 
     const WHOLE: &str = r#"{"platform":"twitter","post_id":"1","content":"Hi","sentiment_label":"positive","posted_at":"2014-01-01T00:00:00Z"}"#;
@@ -281,7 +284,7 @@ mod tests {
                 Err(errors
                     .map(|error| {
                         FieldError::member(
-                            error["pointer"].as_str().and_then(|pointer| pointer.strip_prefix('/')).expect("a pointer"),
+                            error["pointer"].as_str().expect("pointer").trim_start_matches('/'),
                             "",
                             error["code"].as_str().expect("code"),
                         )
@@ -322,6 +325,23 @@ mod tests {
                 "/id read_only",
             ]
         );
+    }
+
+    /// The OpenAPI document describes the bodies that this table reads.
+    #[test]
+    fn the_described_bodies_are_the_ones_that_are_read() {
+        use utoipa::PartialSchema as _;
+        let read: BTreeSet<&str> = COLUMNS.iter().map(|column| column.name).collect();
+        let needed: BTreeSet<&str> =
+            COLUMNS.iter().filter(|column| column.absent == Absent::Refuse).map(|column| column.name).collect();
+        for (schema, required) in [(PostInput::schema(), needed), (PostPatch::schema(), BTreeSet::new())] {
+            let schema = serde_json::to_value(schema).expect("JSON");
+            let described: BTreeSet<&str> =
+                schema["properties"].as_object().expect("members").keys().map(String::as_str).collect();
+            assert_eq!(described, read);
+            let listed = schema["required"].as_array().map(Vec::as_slice).unwrap_or_default();
+            assert_eq!(listed.iter().map(|name| name.as_str().expect("a name")).collect::<BTreeSet<_>>(), required);
+        }
     }
 
     #[test]

@@ -27,6 +27,15 @@ const LIMIT_MAX: u32 = 200;
 /// The header that carries a consistency token.
 pub(super) const TOKEN_HEADER: &str = "x-consistency-token";
 
+/// Order of a list.
+#[derive(Debug, utoipa::ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "describes the parameter in the OpenAPI document")]
+enum Sort {
+    Newest,
+    Oldest,
+}
+
 /// The id in a path; anything that is no id does not exist.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PostId(i64);
@@ -150,7 +159,7 @@ fn creation_error(error: tokio_postgres::Error) -> ApiError {
         ("lang" = Option<String>, Query, description = "Only this language"),
         ("posted_from" = Option<String>, Query, description = "First posted_at that counts: RFC 3339 time or date"),
         ("posted_to" = Option<String>, Query, description = "First posted_at that no longer counts"),
-        ("sort" = Option<String>, Query, description = "newest (default) or oldest, by posted_at and id"),
+        ("sort" = inline(Option<Sort>), Query, description = "By posted_at and id; newest without"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Posts a page; 50 without"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),

@@ -81,12 +81,6 @@ pub(super) async fn position(client: &impl Cached) -> DriverResult<Option<Lsn>> 
     Ok(text.parse().ok())
 }
 
-/// Writes a message into the log that reaches the sink like a change, so that the watermark passes what came before it.
-pub(super) async fn emit_barrier(client: &impl Cached) -> DriverResult<()> {
-    let statement = client.prepare_cached("select pg_logical_emit_message(true, 'platform.barrier', '')").await?;
-    client.execute(&statement, &[]).await.map(drop)
-}
-
 /// What a list shows.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Filter {

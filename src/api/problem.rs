@@ -108,6 +108,9 @@ impl FieldError {
     }
 }
 
+/// Mistakes named at once; a client that makes more gets to them later.
+const ERRORS_MAX: usize = 100;
+
 /// The body of every error, `application/problem+json` (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
@@ -150,7 +153,8 @@ impl ApiError {
     }
 
     /// A problem of several parameters or members.
-    pub(super) fn fields(code: Code, errors: Vec<FieldError>) -> Self {
+    pub(super) fn fields(code: Code, mut errors: Vec<FieldError>) -> Self {
+        errors.truncate(ERRORS_MAX);
         let named: Vec<&str> = errors
             .iter()
             .filter_map(|error| error.parameter.as_deref().or(error.pointer.as_deref()))

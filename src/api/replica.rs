@@ -9,9 +9,11 @@ use serde::Deserialize;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use crate::domain::Lsn;
 use crate::shutdown::Shutdown;
 use crate::store::checkpoint::{self, Checkpoint, parse_time, text};
 use crate::store::clickhouse::{ClickHouse, Error};
+use crate::store::mirror;
 
 /// Pause between two looks while nobody waits.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
@@ -45,7 +47,9 @@ pub(super) struct TableState {
     /// Why, for people.
     pub reason: String,
     /// Position that the watermark must pass before a load counts.
-    pub snapshot_lsn: u64,
+    pub snapshot: Lsn,
+    /// Rows that could not be applied and wait for a replay.
+    pub parked: u64,
     /// Rows that the last load copied.
     pub rows_loaded: u64,
     /// Since when.
@@ -131,7 +135,7 @@ async fn look(clickhouse: &ClickHouse, pipeline: &str, before: &Seen, slow_part_
     let result = async {
         seen.checkpoint = checkpoint::latest(clickhouse, pipeline).await?;
         if slow_part_at.is_none_or(|at| at.elapsed() >= SLOW_PART) {
-            seen.log = newest_log(clickhouse).await?;
+            seen.log = mirror::newest_log(clickhouse).await?.map_or(FIRST_LOG, |log| log.number);
             seen.tables = table_states(clickhouse).await?;
             *slow_part_at = Some(Instant::now());
         }
@@ -141,15 +145,6 @@ async fn look(clickhouse: &ClickHouse, pipeline: &str, before: &Seen, slow_part_
         seen.error = Some(error.to_string());
     }
     seen
-}
-
-async fn newest_log(clickhouse: &ClickHouse) -> Result<u16, Error> {
-    #[derive(Deserialize)]
-    struct Row {
-        log: u16,
-    }
-    let row: Option<Row> = clickhouse.fetch_optional("select max(log) as log from platform.logs", &[]).await?;
-    Ok(row.map_or(FIRST_LOG, |row| row.log.max(FIRST_LOG)))
 }
 
 async fn table_states(clickhouse: &ClickHouse) -> Result<BTreeMap<String, TableState>, Error> {
@@ -162,15 +157,20 @@ async fn table_states(clickhouse: &ClickHouse) -> Result<BTreeMap<String, TableS
         snapshot_lsn: u64,
         #[serde(with = "text")]
         rows_loaded: u64,
+        #[serde(with = "text")]
+        parked: u64,
         changed_at: String,
     }
-    let sql = "select table, state, reason, snapshot_lsn, rows_loaded, changed_at from platform.tables final";
+    let sql = "select table, state, reason, snapshot_lsn, rows_loaded, parked, changed_at from platform.tables final \
+               left join (select table, count() as parked from platform.dead_letters final where state = 'parked' group by table) \
+               as letters using table";
     let rows: Vec<Row> = clickhouse.fetch_all(sql, &[]).await?;
     let states = rows.into_iter().map(|row| {
         let state = TableState {
             state: row.state,
             reason: row.reason,
-            snapshot_lsn: row.snapshot_lsn,
+            snapshot: Lsn::new(row.snapshot_lsn),
+            parked: row.parked,
             rows_loaded: row.rows_loaded,
             changed_at: parse_time(&row.changed_at)?,
         };

@@ -11,6 +11,7 @@ use actix_web::{App, HttpResponse, HttpServer, get, web};
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::{AppExt as _, UtoipaApp, scope};
@@ -34,6 +35,8 @@ const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Requests that wait for the mirror at once.
+const WAITERS_MAX: usize = 1000;
 /// Pause between two clean-ups of idempotency keys.
 const CLEAN_UP_PAUSE: Duration = Duration::from_secs(600);
 
@@ -110,6 +113,9 @@ async fn listen(api: &config::Api) -> anyhow::Result<TcpListener> {
             "api.auth is \"off\": then api.bind must be a loopback address, or anybody on the network could write";
         return Err(Failure::Config(text.to_owned()).into());
     }
+    if api.auth == Auth::Off {
+        tracing::warn!("api.auth is \"off\": every process of this machine may read and write");
+    }
     let listener = TcpListener::bind(addresses.as_slice()).map_err(|error| wrong(error.to_string()))?;
     listener.set_nonblocking(true).context("preparing the listener")?;
     Ok(listener)
@@ -134,6 +140,7 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         openapi: (document, web::Bytes::from(json)),
         draining: AtomicBool::new(false),
         barrier: AtomicU64::new(0),
+        waiters: Semaphore::new(WAITERS_MAX),
         pools: Mutex::default(),
     })
 }

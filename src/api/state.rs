@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_web::web;
+use tokio::sync::Semaphore;
 
 use super::auth::KeyCache;
 use super::connector::ConnectorWatch;
@@ -48,6 +49,8 @@ pub(super) struct Shared {
     pub draining: AtomicBool,
     /// Position of the newest barrier that this process wrote into the log.
     pub barrier: AtomicU64,
+    /// Places for requests that wait for the mirror.
+    pub waiters: Semaphore,
     /// The pools of all workers, for the metrics.
     pub pools: Mutex<Vec<Pool>>,
 }

@@ -89,7 +89,7 @@ impl Endpoint {
             "summary" => value.clone_into(&mut self.summary),
             "description" if self.description.is_empty() => value.clone_into(&mut self.description),
             "description" => self.description = format!("{} {value}", self.description),
-            "table" if is_name(value, '_') => self.tables.push(value.to_owned()),
+            "table" if is_table(value) => self.tables.push(value.to_owned()),
             "table" => return Err(format!("{value:?} is not a table's name")),
             "span" => match value.split_whitespace().collect::<Vec<_>>().as_slice() {
                 [from, to] => self.span = Some(((*from).to_owned(), (*to).to_owned())),
@@ -131,6 +131,11 @@ impl Endpoint {
 fn is_name(text: &str, joint: char) -> bool {
     text.starts_with(|first: char| first.is_ascii_lowercase())
         && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == joint)
+}
+
+/// As the mirror names it: `table`, or `schema.table` outside of `public`.
+fn is_table(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'))
 }
 
 /// `NAME TYPE required|optional|default VALUE [min N] [max N]: description`

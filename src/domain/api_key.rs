@@ -83,7 +83,7 @@ mod tests {
         for text in [
             "",
             "pk_",
-            &key.replace('p', ""),
+            key.trim_start_matches('p'),
             key.trim_end_matches('2'),
             &key.to_uppercase(),
             &format!("{key}0"),

@@ -136,28 +136,32 @@ async fn those_who_wait_move_an_idle_stream_once() {
         .expect("a slot");
     let token = write(&api).await.to_string();
     advance(&api, 1, 1, Lsn::new(1)).await;
+    // The barriers of this pipeline that were written since the last call.
+    let barriers = async || {
+        let sql = "select data from pg_logical_slot_get_binary_changes($1, null, null, \
+                   'proto_version', '1', 'publication_names', 'platform', 'messages', 'true')";
+        let rows = postgres.query(sql, &[&slot]).await.expect("changes");
+        let wanted = "platform.barrier\0";
+        let ours = |data: &[u8]| {
+            let contains = |text: &str| data.windows(text.len()).any(|part| part == text.as_bytes());
+            // 'M' is a logical message.
+            data.first() == Some(&b'M') && contains(wanted) && contains(&api.settings.sink.pipeline)
+        };
+        rows.iter().filter(|row| ours(row.get(0))).count()
+    };
+    assert_eq!(summary(&api, &token, None).await.status, 503);
+    assert_eq!(barriers().await, 0, "who does not wait writes nothing");
+    assert_eq!(summary(&api, &token, Some("wait=1")).await.status, 503);
+    assert_eq!(barriers().await, 1);
     let waits = (0..5).map(|_| summary(&api, &token, Some("wait=1")));
     for answer in futures_util::future::join_all(waits).await {
         assert_eq!(answer.status, 503, "{answer:?}");
     }
-    assert_eq!(summary(&api, &token, None).await.status, 503);
-    let rows = postgres
-        .query(
-            "select lsn::text, data from pg_logical_slot_get_binary_changes($1, null, null, \
-             'proto_version', '1', 'publication_names', 'platform', 'messages', 'true')",
-            &[&slot],
-        )
-        .await
-        .expect("changes");
-    let wanted: Token = token.parse().expect("a token");
-    // 'M' is a logical message; those of other tests come from before the token or name another position.
-    let barriers = rows.iter().filter(|row| {
-        let (lsn, data): (String, Vec<u8>) = (row.get(0), row.get(1));
-        let ours = lsn.parse::<Lsn>().expect("a position") >= wanted.lsn;
-        ours && data.first() == Some(&b'M') && data.windows(16).any(|part| part == b"platform.barrier")
-    });
-    let count = barriers.count();
-    assert!((1..=5).contains(&count), "{count} barriers");
+    assert_eq!(barriers().await, 0, "the first barrier serves all tokens below it");
+    let later = write(&api).await.to_string();
+    assert_eq!(summary(&api, &later, Some("wait=1")).await.status, 503);
+    assert_eq!(barriers().await, 1);
+    postgres.execute("select pg_drop_replication_slot($1)", &[&slot]).await.expect("dropped");
     let metrics = api.get("/metrics").await.body;
     assert!(metrics.contains("platform_api_barriers_total"), "counted");
 }
@@ -165,19 +169,37 @@ async fn those_who_wait_move_an_idle_stream_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_cannot_answer_say_why() {
     let folder = tempfile::tempdir().expect("a folder");
-    let tables = [unique("loading"), unique("halted"), unique("live")].map(|name| name.replace('-', "_"));
+    let tables =
+        [unique("loading"), unique("halted"), unique("behind"), unique("live")].map(|name| name.replace('-', "_"));
     for table in &tables {
         let sql = format!("-- summary: x\n-- table: {table}\nselect 1 as one");
         std::fs::write(folder.path().join(format!("{}.sql", table.replace('_', "-"))), sql).expect("written");
     }
     let api = Api::start_with(|settings| settings.api.endpoints_dir = folder.path().display().to_string()).await;
     let clickhouse = api.clickhouse().await;
-    for (table, state) in tables.iter().zip(["loading", "halted", "live"]) {
-        let sql = "insert into platform.tables (table, state, reason, changed_at) \
-                   select {table:String}, {state:String}, 'because of a test', now64(6)";
-        clickhouse.execute(sql, &[("table", table), ("state", state)]).await.expect("stored");
+    advance(&api, 1, 1, Lsn::new(1000)).await;
+    for (table, state, snapshot) in [
+        (&tables[0], "loading", "0"),
+        (&tables[1], "halted", "0"),
+        (&tables[2], "live", "1001"),
+        (&tables[3], "live", "1000"),
+    ] {
+        let sql = "insert into platform.tables (table, state, reason, snapshot_lsn, changed_at) \
+                   select {table:String}, {state:String}, 'because of a test', {snapshot:UInt64}, now64(6)";
+        clickhouse.execute(sql, &[("table", table), ("state", state), ("snapshot", snapshot)]).await.expect("stored");
     }
+    let parked = "insert into platform.dead_letters (id, table, state, changed_at) \
+                  select concat({table:String}, number), {table:String}, if(number = 2, 'replayed', 'parked'), now64(6) from numbers(3)";
+    clickhouse.execute(parked, &[("table", &tables[3])]).await.expect("stored");
     let path = |number: usize| format!("/v1/analytics/{}", tables[number].replace('_', "-"));
+    wait_until("the checkpoint is seen", Duration::from_secs(10), || async {
+        let answer = api.get(&path(3)).await;
+        answer.status == 200 && answer.header("x-data-parked-rows").is_some()
+    })
+    .await;
+    assert_eq!(api.get(&path(3)).await.header("x-data-parked-rows"), Some("2"));
+    let behind = api.get(&path(2)).await;
+    assert_eq!((behind.status, behind.problem().as_str()), (503, "table-unavailable"), "its load is not complete yet");
     for (number, state) in [(0, "loading"), (1, "halted")] {
         wait_until(state, Duration::from_secs(10), || async { api.get(&path(number)).await.status == 503 }).await;
         let answer = api.get(&path(number)).await;
@@ -185,11 +207,12 @@ async fn tables_that_cannot_answer_say_why() {
         let detail = answer.json()["detail"].as_str().expect("a detail").to_owned();
         assert!(detail.contains(state) && detail.contains("because of a test"), "{detail}");
     }
-    assert_eq!(api.get(&path(2)).await.status, 200);
     let pipeline = api.get("/v1/pipeline").await.json();
     let states = pipeline["tables"].as_array().expect("tables");
     let halted = states.iter().find(|table| table["table"] == tables[1].as_str()).expect("there");
     assert_eq!((&halted["state"], &halted["reason"]), (&"halted".into(), &"because of a test".into()));
+    let live = states.iter().find(|table| table["table"] == tables[3].as_str()).expect("there");
+    assert_eq!(live["parked_rows"], 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

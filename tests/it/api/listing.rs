@@ -121,8 +121,9 @@ async fn a_cursor_belongs_to_its_filters() {
         with(&format!("platform={name}&label=mixed"), &cursor),
         with(&format!("platform={name}&posted_from=2019-01-01"), &cursor),
         with(&format!("author={name}"), &cursor),
-        with(&format!("platform={name}"), &cursor[1..]),
-        with(&format!("platform={name}"), &format!("A{}", &cursor[1..]).replace(&cursor, "AAAA")),
+        with(&format!("platform={name}"), cursor.split_at(1).1),
+        with(&format!("platform={name}"), &format!("{cursor}A")),
+        with(&format!("platform={name}"), &cursor.chars().rev().collect::<String>()),
         with(&format!("platform={name}"), ""),
         with(&format!("platform={name}"), "MTIz"),
     ] {

@@ -5,9 +5,7 @@ use super::Api;
 /// What an HTML page loads or links to.
 fn references(html: &str) -> Vec<&str> {
     let attributes = ["src=\"", "href=\"", "action=\"", "content=\"http", "url(", "@import"];
-    let found = attributes
-        .iter()
-        .flat_map(|attribute| html.match_indices(attribute).map(|(at, text)| &html[at + text.len()..]));
+    let found = attributes.iter().flat_map(|attribute| html.split(attribute).skip(1));
     found.map(|rest| rest.split(['"', ')', ';']).next().unwrap_or_default()).collect()
 }
 

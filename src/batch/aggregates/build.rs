@@ -156,7 +156,7 @@ async fn build_in(
     }
     request.lock.confirm().await?;
     put_in_place(request, staging, staged, &build).await?;
-    tracing::info!(aggregate = aggregate.name, %day, rows_in = build.rows_in, rows_out = build.rows_out, "day built");
+    tracing::debug!(aggregate = aggregate.name, %day, rows_in = build.rows_in, rows_out = build.rows_out, "day built");
     Ok(Some(build))
 }
 

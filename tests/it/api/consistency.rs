@@ -84,11 +84,11 @@ async fn a_token_is_satisfied_refused_or_waited_for() {
     assert!((1..10).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
 
     let token = late.to_string();
-    let (waited, ()) = tokio::join!(summary(&api, &token, Some("wait=25")), async {
-        // Some time after the wait has begun; the request is under way then.
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        advance(&api, 2, 1, Lsn::new(late.lsn.get() + 8)).await;
-    });
+    let mut waiting = Box::pin(summary(&api, &token, Some("wait=25")));
+    let early_answer = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
+    assert!(early_answer.is_err(), "it answered before the mirror came: {early_answer:?}");
+    advance(&api, 2, 1, Lsn::new(late.lsn.get() + 8)).await;
+    let waited = waiting.await;
     assert_eq!((waited.status, waited.header("preference-applied")), (200, Some("wait=25")), "{waited:?}");
     assert_eq!(waited.header("x-data-as-of-lsn"), Some(Lsn::new(late.lsn.get() + 8).to_string().as_str()));
 }

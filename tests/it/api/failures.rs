@@ -83,8 +83,13 @@ async fn waits_for_locks_and_connections_end() {
     let began = Instant::now();
     let patch = json!({"likes": 1});
     let (locked, waiting) = tokio::join!(api.send_json(Method::PATCH, &path, &patch), async {
-        // The first request has the only connection by then.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // The first request has the only connection once it waits for the row.
+        let watching = api.postgres().await;
+        wait_until("the first request waits for the row", Duration::from_secs(20), || async {
+            let sql = "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%sentiment_social%'";
+            watching.query_one(sql, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) > 0)
+        })
+        .await;
         api.get(&path).await
     });
     assert_eq!((locked.status, locked.problem().as_str()), (504, "timeout"), "{locked:?}");
@@ -118,7 +123,13 @@ async fn at_the_end_requests_in_flight_get_their_answers() {
             answer
         },
         async {
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            let engine = api.clickhouse().await;
+            wait_until("the query runs", Duration::from_secs(20), || async {
+                let sql = "select 1 as one from system.processes where query like '%sleepEachRow%' \
+                           and query not like '%system.processes%'";
+                engine.fetch_all::<serde_json::Value>(sql, &[]).await.is_ok_and(|rows| !rows.is_empty())
+            })
+            .await;
             api.shutdown.token().cancel();
             wait_until("readiness is red", Duration::from_secs(5), || async { api.get("/readyz").await.status == 503 })
                 .await;

@@ -3,9 +3,11 @@
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
+
+use super::wait::wait_until;
 
 /// A running server with one empty database, `platform`.
 pub(crate) struct PostgresServer {
@@ -16,7 +18,9 @@ pub(crate) struct PostgresServer {
 impl PostgresServer {
     /// Makes and starts one; a few hundred milliseconds.
     pub(crate) async fn start() -> Self {
-        tokio::task::spawn_blocking(Self::start_blocking).await.expect("the starting thread")
+        let server = tokio::task::spawn_blocking(Self::start_blocking).await.expect("the starting thread");
+        server.create_database().await;
+        server
     }
 
     /// An administrator's connection string.
@@ -47,32 +51,22 @@ impl PostgresServer {
             postgres.arg("-c").arg(setting);
         }
         let child = postgres.stdout(Stdio::null()).stderr(log).spawn().expect("postgres starts");
-        let server = Self { child, dir };
-        server.create_database();
-        server
+        Self { child, dir }
     }
 
-    fn create_database(&self) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let mut psql = command("psql", None);
-            psql.arg("-h").arg(self.dir.path()).args([
-                "-U",
-                "postgres",
-                "-d",
-                "postgres",
-                "-Xqc",
-                "create database platform",
-            ]);
-            let output = psql.output().expect("psql runs");
-            if output.status.success() {
-                return;
-            }
-            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "{}\n{log}", String::from_utf8_lossy(&output.stderr));
-            #[expect(clippy::disallowed_methods, reason = "a poll interval inside a wait with a deadline")]
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    /// Makes the database as soon as the server lets somebody in.
+    async fn create_database(&self) {
+        let url = self.url().replace("/platform", "/postgres");
+        wait_until("PostgreSQL takes connections", Duration::from_secs(60), || async {
+            let Ok((client, connection)) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await else {
+                return false;
+            };
+            let connection = tokio::spawn(connection);
+            client.batch_execute("create database platform").await.expect("made");
+            drop(client);
+            connection.await.is_ok()
+        })
+        .await;
     }
 }
 

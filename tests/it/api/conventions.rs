@@ -116,9 +116,9 @@ async fn head_is_get_without_the_body() {
         assert_eq!((head.status, head.body.as_str()), (get.status, ""), "{path}");
         assert_eq!(head.header("etag"), get.header("etag"), "{path}");
         assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
-        // Start page and problems differ from request to request by their times and ids, not by their lengths.
         let length: usize = head.header("content-length").expect("a length").parse().expect("a number");
-        assert!(length.abs_diff(get.body.len()) < 8, "{path}: {length} {}", get.body.len());
+        // The start page says how long its questions took.
+        assert!(length == get.body.len() || path == "/", "{path}: {length} {}", get.body.len());
     }
 }
 
@@ -192,7 +192,7 @@ async fn metrics_count_requests_by_route() {
     for line in [
         "platform_api_request_duration_seconds_bucket{route=\"/v1/sentiment-social/{id}\",method=\"GET\",status=\"404\",le=\"0.01\"}",
         "platform_api_request_duration_seconds_count{route=\"unmatched\",method=\"GET\",status=\"404\"}",
-        "platform_api_postgres_connections{state=\"limit\"} 8",
+        "platform_api_postgres_connections{state=\"limit\"}",
         "platform_build_info{version=",
         "platform_replica_reachable",
         "platform_api_problems_total{code=\"not-found\"}",

@@ -42,6 +42,9 @@ pub(crate) async fn start_page(state: State, request: HttpRequest) -> ApiResult<
 
 fn pipeline_rows(rows: &mut String, pipeline: &Pipeline) {
     match &pipeline.checkpoint {
+        Some(checkpoint) if checkpoint.batch == 0 => {
+            row(rows, "Sink", "ok", "loaded", "no event has come since the load");
+        }
         Some(checkpoint) => {
             let fresh = checkpoint.lag_ms < 10_000;
             let detail = format!(

@@ -43,8 +43,8 @@ pub enum RowError {
 pub struct Appended {
     /// Positions of columns whose value the event does not know: unchanged TOAST, or missing from it.
     pub missing: Vec<usize>,
-    /// Whether the event has another shape than the table: a field more, or a column less.
-    pub other_shape: bool,
+    /// How the event's shape differs from the table's: its fields more, and its columns less. `None`: it does not.
+    pub other_shape: Option<String>,
 }
 
 /// A block under construction.
@@ -135,16 +135,17 @@ impl Block {
     ) -> Result<Appended, RowError> {
         let state = self.read_json(table, row, placeholder)?;
         let mut missing = state.unavailable;
-        let mut other_shape = state.unknown_field;
+        let mut absent = Vec::new();
         for (position, (column, seen)) in self.columns.iter_mut().zip(&state.seen).enumerate() {
             if !seen {
                 column.push_default();
                 missing.push(position);
-                other_shape = true;
+                absent.push(position);
             }
         }
         self.push_meta(meta);
-        Ok(Appended { missing, other_shape })
+        let differs = !absent.is_empty() || !state.unknown.is_empty();
+        Ok(Appended { missing, other_shape: differs.then(|| format!("{:?} {absent:?}", state.unknown)) })
     }
 
     /// Appends a tombstone: the key out of `row`, which may hold made-up values elsewhere.

@@ -32,8 +32,8 @@ pub(super) struct RowState {
     pub(super) seen: Vec<bool>,
     /// Columns whose value the row does not know: unchanged TOAST. They hold a default meanwhile.
     pub(super) unavailable: Vec<usize>,
-    /// Whether the row had a field that the table has not.
-    pub(super) unknown_field: bool,
+    /// Fields of the row that the table has not.
+    pub(super) unknown: Vec<String>,
     /// The first value that cannot be stored, with the column's position.
     pub(super) error: Option<(usize, CellError)>,
 }
@@ -65,10 +65,13 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
         // Fields come in the table's order; a look-up by name is needed only after a change of the table.
         let mut hint = 0;
         while let Some(position) = map.next_key_seed(FieldSeed { table: self.table, hint })? {
-            let Some(position) = position else {
-                self.state.unknown_field = true;
-                map.next_value::<serde::de::IgnoredAny>()?;
-                continue;
+            let position = match position {
+                Field::Known(position) => position,
+                Field::Unknown(name) => {
+                    self.state.unknown.push(name);
+                    map.next_value::<serde::de::IgnoredAny>()?;
+                    continue;
+                }
             };
             hint = position + 1;
             let (Some(field), Some(column), Some(seen)) =
@@ -94,13 +97,18 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
     }
 }
 
+enum Field {
+    Known(usize),
+    Unknown(String),
+}
+
 struct FieldSeed<'a> {
     table: &'a Table,
     hint: usize,
 }
 
 impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
-    type Value = Option<usize>;
+    type Value = Field;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -108,7 +116,7 @@ impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
 }
 
 impl Visitor<'_> for FieldSeed<'_> {
-    type Value = Option<usize>;
+    type Value = Field;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a column's name")
@@ -116,9 +124,9 @@ impl Visitor<'_> for FieldSeed<'_> {
 
     fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
         if self.table.columns().get(self.hint).is_some_and(|column| column.name() == name) {
-            return Ok(Some(self.hint));
+            return Ok(Field::Known(self.hint));
         }
-        Ok(self.table.position(name))
+        Ok(self.table.position(name).map_or_else(|| Field::Unknown(name.to_owned()), Field::Known))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Events into a batch. Pure: what it cannot decide alone it hands back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -28,6 +28,8 @@ pub(super) enum Known {
 #[derive(Debug)]
 pub(super) struct Decoder {
     pub(super) tables: HashMap<TableName, Known>,
+    /// Other shapes (`Appended::other_shape`) that the catalog did not confirm: events from before a change of a table.
+    pub(super) history: HashSet<(TableName, String)>,
     placeholder: Placeholder,
     log: Log,
     heartbeat: TableName,
@@ -39,7 +41,18 @@ pub(super) enum Outcome {
     /// It is in the batch.
     Applied,
     /// The shapes of the tables must be read again before this record.
-    Refresh,
+    Refresh(Doubt),
+}
+
+/// What made the known shapes doubtful.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// A load has begun: tables may have joined or changed.
+    Load,
+    /// A table that is not known.
+    Table(TableName),
+    /// An event of another shape than its table's.
+    Shape(TableName, String),
 }
 
 #[derive(Deserialize)]
@@ -53,7 +66,13 @@ impl Decoder {
     /// For events of `log`, whose unchanged values are stood for by `placeholder`.
     pub(super) fn new(log: Log, placeholder: &str) -> Self {
         let heartbeat = TableName::new(crate::store::table_shapes::OWN_SCHEMA, "heartbeat");
-        Self { tables: HashMap::new(), placeholder: Placeholder::new(placeholder), log, heartbeat }
+        Self {
+            tables: HashMap::new(),
+            history: HashSet::new(),
+            placeholder: Placeholder::new(placeholder),
+            log,
+            heartbeat,
+        }
     }
 
     /// Puts one record into the batch. `fresh`: the shapes were just read, so that what does not fit them is history.
@@ -65,7 +84,9 @@ impl Decoder {
         let event = envelope::parse(record.value.as_deref()).map_err(undecodable)?;
         match event {
             Event::Nothing => {}
-            Event::Message { prefix, .. } if prefix == LOAD_PREFIX && !fresh => return Ok(Outcome::Refresh),
+            Event::Message { prefix, .. } if prefix == LOAD_PREFIX && !fresh => {
+                return Ok(Outcome::Refresh(Doubt::Load));
+            }
             Event::Message { position, .. } => batch.raise(position.watermark()),
             Event::Truncate { table, position } => {
                 let version = self.version(&position, record.offset)?;
@@ -77,8 +98,9 @@ impl Decoder {
             }
             Event::Row(row) if row.table == self.heartbeat => self.beat(batch, &row, record.offset)?,
             Event::Row(row) => {
-                if self.row(batch, &row, record, fresh, now)? == Outcome::Refresh {
-                    return Ok(Outcome::Refresh);
+                let outcome = self.row(batch, &row, record, fresh, now)?;
+                if outcome != Outcome::Applied {
+                    return Ok(outcome);
                 }
                 if row.kind != RowKind::Snapshot {
                     batch.raise(row.position.watermark());
@@ -106,7 +128,7 @@ impl Decoder {
             Some(Known::Mirrored(table)) => Arc::clone(table),
             Some(Known::Skipped) => return Ok(Outcome::Applied),
             None if fresh => return Ok(Outcome::Applied),
-            None => return Ok(Outcome::Refresh),
+            None => return Ok(Outcome::Refresh(Doubt::Table(row.table.clone()))),
         };
         let meta =
             RowMeta { version, deleted: row.kind == RowKind::Delete, committed_at: row.committed_at, synced_at: now };
@@ -114,7 +136,7 @@ impl Decoder {
         let done = match (row.kind, row.before, row.after) {
             (RowKind::Delete, Some(before), _) => self.delete(batch, &table, before, meta),
             (_, before, Some(after)) => match self.upsert(batch, &table, before, after, meta, record.offset, fresh) {
-                Ok(Outcome::Refresh) => return Ok(Outcome::Refresh),
+                Ok(Outcome::Refresh(doubt)) => return Ok(Outcome::Refresh(doubt)),
                 other => other.map(drop),
             },
             (_, _, None) => Ok(()),
@@ -149,7 +171,9 @@ impl Decoder {
         let entry = batch.table(table);
         let Appended { missing, other_shape } = entry.block.push_json(table, after, &self.placeholder, meta)?;
         let last = entry.block.rows() - 1;
-        if missing.is_empty() && (fresh || !other_shape) {
+        let doubt = other_shape.map(|shape| (table.name().clone(), shape));
+        let doubt = doubt.filter(|doubt| !fresh && !self.history.contains(doubt));
+        if missing.is_empty() && doubt.is_none() {
             if table.may_lack_values() {
                 let key = entry.block.key(table, last);
                 entry.newest.insert(key, Newest::Row(last));
@@ -158,8 +182,8 @@ impl Decoder {
         }
         let key = entry.block.key(table, last);
         let Some(row) = entry.block.pop_last(table) else { return Ok(Outcome::Applied) };
-        if other_shape && !fresh {
-            return Ok(Outcome::Refresh);
+        if let Some((table, shape)) = doubt {
+            return Ok(Outcome::Refresh(Doubt::Shape(table, shape)));
         }
         if let Some(before) = before {
             let mut image = Block::new(table);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::decoder::{Decoder, Known, Outcome};
+use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
 use crate::catalog::{ColumnRow, Table, TableRow, TypeRow};
 use crate::domain::{Lsn, TableName, Version};
@@ -216,4 +216,27 @@ fn a_row_that_cannot_be_stored_is_parked_whole_and_the_rest_goes_on() {
         (letter.reason, letter.detail.as_str()),
         ("not-representable", "column at: the value is outside what DateTime64(6) holds")
     );
+}
+
+#[test]
+fn a_shape_of_the_past_is_asked_about_once() {
+    let table = table("t", &[("id", "int8"), ("b", "text")]);
+    let mut decoder = decoder(&table, 1);
+    let event = |offset: i64| {
+        let value = serde_json::json!({
+            "op": "c", "before": null, "after": { "id": offset, "b": "x", "dropped": 1 },
+            "source": { "schema": "public", "table": "t", "sequence": "[\"10\",\"20\"]", "lsn": 20, "ts_us": 1, "snapshot": null }
+        });
+        Record { offset, key: None, value: Some(value.to_string().into_bytes()) }
+    };
+    let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
+    let Ok(Outcome::Refresh(Doubt::Shape(name, shape))) = decoder.apply(&mut batch, &event(1), false, 0) else {
+        panic!("an unknown field makes the shape doubtful")
+    };
+    assert_eq!((batch.rows(), batch.events), (0, 0), "the record is not in the batch yet");
+    decoder.history.insert((name, shape));
+    for offset in [1, 2] {
+        assert_eq!(decoder.apply(&mut batch, &event(offset), false, 0), Ok(Outcome::Applied));
+    }
+    assert_eq!(shown(&batch, &table, "b").len(), 2);
 }

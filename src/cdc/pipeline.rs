@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::adapters::{ClickHouseStore, PostgresOrigin};
 use super::batch::{Batch, record_hash};
-use super::decoder::{Decoder, Known, Outcome};
+use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
 use super::source;
 use super::status::Status;
@@ -330,14 +330,24 @@ impl Pipeline {
         if applied == Ok(Outcome::Applied) {
             return Ok(());
         }
+        let shapes = decoder.tables.clone();
         // What came before the record is right and is written: before a halt, and before rows of another shape.
         let next = Batch::after(batch);
         let old = std::mem::replace(batch, next);
         if old.events > 0 {
             *batch = send(batches, old, before).await;
         }
-        applied.map_err(Stop::Halt)?;
+        let outcome = applied.map_err(Stop::Halt)?;
         self.refresh(decoder).await.context("reading the tables' shapes").map_err(Stop::Again)?;
+        if decoder.tables != shapes {
+            decoder.history.clear();
+        }
+        match outcome {
+            // Neither is asked about again: the table is gone, or the shape is history.
+            Outcome::Refresh(Doubt::Table(table)) => drop(decoder.tables.entry(table).or_insert(Known::Skipped)),
+            Outcome::Refresh(Doubt::Shape(table, shape)) => drop(decoder.history.insert((table, shape))),
+            Outcome::Refresh(Doubt::Load) | Outcome::Applied => {}
+        }
         decoder.apply(batch, record, true, now).map(drop).map_err(Stop::Halt)
     }
 }

@@ -3,6 +3,7 @@
 use actix_web::http::StatusCode;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
     Content, ContentBuilder, HeaderBuilder, InfoBuilder, KnownFormat, LicenseBuilder, ObjectBuilder, OpenApi,
     OpenApiBuilder, PathItem, Ref, RefOr, Required, Response, ResponseBuilder, ResponsesBuilder, Schema, SchemaFormat,
@@ -21,6 +22,15 @@ answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-
 **Errors** are `application/problem+json` (RFC 9457) with a stable `code`. **Times** are RFC 3339 in UTC, ranges `[from, to)`. \
 **Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.";
 
+/// Groups of operations, in the order that people read them.
+const TAGS: [(&str, &str); 5] = [
+    ("posts", "Posts in PostgreSQL, the system of record"),
+    ("analytics", "Questions to ClickHouse, one SQL file each"),
+    ("statistics", "What was built day by day"),
+    ("pipeline", "How far the mirror is"),
+    ("operations", "For probes, monitors and tools; no key needed"),
+];
+
 /// The frame that the handlers' operations go into.
 pub(super) fn frame() -> OpenApi {
     let mut openapi = OpenApiBuilder::new()
@@ -32,6 +42,7 @@ pub(super) fn frame() -> OpenApi {
                 .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
                 .build(),
         )
+        .tags(Some(TAGS.map(|(name, description)| TagBuilder::new().name(name).description(Some(description)).build())))
         .build();
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)

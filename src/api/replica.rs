@@ -18,7 +18,7 @@ use crate::store::mirror;
 /// Pause between two looks while nobody waits.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 /// Least pause between two looks while somebody waits.
-const BUSY_PAUSE: Duration = Duration::from_millis(10);
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Age of the slowly changing part (log number, states of tables) that is still good.
 const SLOW_PART: Duration = Duration::from_secs(1);
 /// The log's number before ClickHouse knows any.

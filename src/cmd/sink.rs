@@ -24,6 +24,7 @@ pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyh
         settings.sink.pipeline = pipeline;
     }
     let metrics = telemetry::metrics_handle()?;
+    telemetry::spawn_metrics_upkeep(metrics.clone(), &shutdown);
     let status = Status::default();
     status.set("starting");
     let cancelled = shutdown.token().clone();

@@ -1,5 +1,6 @@
 //! The sink draining a topic of 500,000 recorded changes, from its start to the checkpoint behind the last one.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use platform::store::checkpoint;
@@ -36,7 +37,7 @@ pub(crate) async fn measure(stack: &Stack) -> Vec<Line> {
         checkpoint::store(&clickhouse, "platform", &rewound).await.expect("rewound");
         let engine_before = cpu_seconds(stack.pid_of("clickhouse"));
         let begun = Instant::now();
-        let mut sink = stack.command(&["sink"]).spawn().expect("started");
+        let mut sink = stack.command(&["sink"]).stderr(Stdio::null()).spawn().expect("started");
         wait_until("the topic is drained", LIMIT, || async {
             checkpoint::latest(&clickhouse, "platform")
                 .await

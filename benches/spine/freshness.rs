@@ -1,6 +1,7 @@
 //! From commit to visible in `analytics`, at 100 changes a second through Debezium and Kafka.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use platform::store::clickhouse::ClickHouse;
@@ -19,7 +20,7 @@ pub(crate) async fn measure(stack: &Stack) -> Vec<Line> {
     let table = "create table ticks (id bigint primary key, at timestamptz not null); alter publication platform add table ticks";
     client.batch_execute(table).await.expect("a table");
     assert_eq!(tokio::task::block_in_place(|| stack.platform(&["load", "ticks"])).code, Some(0));
-    let mut sink = stack.command(&["sink"]).spawn().expect("started");
+    let mut sink = stack.command(&["sink"]).stderr(Stdio::null()).spawn().expect("started");
     let clickhouse = ClickHouse::new(&settings.clickhouse).expect("configured");
     // One change through, so that everything is warm.
     client.execute("insert into ticks values (0, now())", &[]).await.expect("inserted");

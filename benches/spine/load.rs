@@ -11,7 +11,8 @@ use crate::{Line, REPETITIONS, cpu_seconds, line, median};
 
 pub(crate) async fn measure(stack: &Stack) -> Vec<Line> {
     let client = postgres::connect(&stack.settings().postgres, "bench").await.expect("connected");
-    client.batch_execute("set statement_timeout = 0; vacuum analyze sentiment_social").await.expect("vacuumed");
+    client.batch_execute("set statement_timeout = 0").await.expect("set");
+    client.batch_execute("vacuum analyze sentiment_social").await.expect("vacuumed");
     let rows =
         client.query_one("select count(*) from sentiment_social", &[]).await.expect("counted").get::<_, i64>(0) as f64;
     let (mut loads, mut copies, mut engine) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,5 +1,6 @@
 //! The API: one point read against PostgreSQL without anything around it, one analytics query against the engine's own time.
 
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ pub(crate) async fn measure(stack: &Stack) -> Vec<Line> {
         .and_then(|(_, value)| value)
         .expect("an address");
     let url = format!("http://{}", bind.to_string_lossy());
-    let mut server = serve.spawn().expect("started");
+    let mut server = serve.stderr(Stdio::null()).spawn().expect("started");
     let http = reqwest::Client::builder().pool_max_idle_per_host(CLIENTS).no_proxy().build().expect("a client");
     wait_until("the API is ready", Duration::from_secs(60), || async {
         http.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status().is_success())

@@ -1,6 +1,7 @@
 //! One sink: takes the lease, goes on from the checkpoint, and moves batches until it is stopped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -42,6 +43,9 @@ pub struct Pipeline {
     clickhouse: ClickHouse,
     status: Status,
     cancelled: CancellationToken,
+    /// The term that this sink writes in, or that it found; a higher one in ClickHouse means that a load has moved the
+    /// checkpoint.
+    term: AtomicU64,
 }
 
 impl Pipeline {
@@ -51,7 +55,7 @@ impl Pipeline {
     /// `Failure::Config` when an address is missing.
     pub fn new(settings: Settings, status: Status, cancelled: CancellationToken) -> anyhow::Result<Self> {
         let clickhouse = ClickHouse::new(&settings.clickhouse)?;
-        Ok(Self { settings, clickhouse, status, cancelled })
+        Ok(Self { settings, clickhouse, status, cancelled, term: AtomicU64::new(0) })
     }
 
     /// Runs until cancelled. A halt stays, visibly, until a load has moved the checkpoint past its cause, or the process is
@@ -83,22 +87,32 @@ impl Pipeline {
         self.status.set("stopped");
     }
 
-    /// Waits until somebody else has stored a checkpoint, or until cancelled.
+    /// Waits until a load has moved the checkpoint, or until cancelled.
     async fn moved_checkpoint(&self) {
-        let position = || async {
-            let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await;
-            latest.map(|latest| latest.map(|checkpoint| (checkpoint.term, checkpoint.batch)))
-        };
-        let halted_at = position().await.ok();
-        loop {
+        while !self.is_overtaken().await {
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(2)) => {}
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 () = self.cancelled.cancelled() => return,
             }
-            match (position().await, &halted_at) {
-                (Ok(now), Some(before)) if now != *before => return,
-                // ClickHouse did not answer when the pipeline halted: then only a restart is sure.
-                _ => {}
+        }
+    }
+
+    /// Whether a checkpoint of a higher term is there. While ClickHouse does not answer, nothing is known.
+    async fn is_overtaken(&self) -> bool {
+        let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await;
+        let own = self.term.load(Ordering::SeqCst);
+        latest.ok().flatten().is_some_and(|checkpoint| checkpoint.term > own)
+    }
+
+    /// Ends when this sink may not write any more: the lease is lost, or a load has moved the checkpoint.
+    async fn lost(&self, lease: &Lease) -> Stop {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if !lease.is_held().await {
+                return Stop::Again(anyhow::anyhow!("the connection that holds the writer's lease is lost"));
+            }
+            if self.is_overtaken().await {
+                return Stop::Again(anyhow::anyhow!("a load has moved the checkpoint"));
             }
         }
     }
@@ -116,6 +130,7 @@ impl Pipeline {
         let Some(checkpoint) = checkpoint::latest(&self.clickhouse, pipeline).await? else {
             return Ok(Err(Stop::Halt(Halt::NotLoaded)));
         };
+        self.term.store(checkpoint.term, Ordering::SeqCst);
         let Some(log) = mirror::newest_log(&self.clickhouse).await? else {
             return Ok(Err(Stop::Halt(Halt::NotLoaded)));
         };
@@ -136,6 +151,7 @@ impl Pipeline {
             log = log.number,
             "running"
         );
+        self.term.store(checkpoint.term + 1, Ordering::SeqCst);
         self.status.set("running");
         Ok(Ok(self.flow(decoder, checkpoint, &log, topic, lease).await))
     }
@@ -241,7 +257,7 @@ impl Pipeline {
         });
         let stop = tokio::select! {
             stop = self.decode(&mut decoder, start, records, batches) => stop,
-            stop = lost(&lease) => stop,
+            stop = self.lost(&lease) => stop,
             () = local.cancelled() => Stop::Cancelled,
             ended = &mut source => ended.unwrap_or_else(|error| Stop::Again(error.into())),
             ended = &mut writing => match ended {
@@ -363,13 +379,4 @@ async fn send(batches: &mpsc::Sender<Batch>, mut batch: Batch, last: Option<&Rec
         return std::future::pending().await;
     }
     next
-}
-
-async fn lost(lease: &Lease) -> Stop {
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        if !lease.is_held().await {
-            return Stop::Again(anyhow::anyhow!("the connection that holds the writer's lease is lost"));
-        }
-    }
 }

@@ -60,7 +60,7 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
     lock(&client).await?;
     let clickhouse = ClickHouse::new(&settings.clickhouse)?;
     let tables = choose(&client, settings, names).await?;
-    let log = prepare_log(settings, &client, &clickhouse, names.is_empty()).await?;
+    let (log, new_slot) = prepare_log(settings, &client, &clickhouse, names.is_empty()).await?;
     // Read before L0: whatever lies before it in the topic is committed before L0, and so in the snapshot.
     let end = end_of_topic(settings).await?;
 
@@ -85,7 +85,7 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
         loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
     }
     if names.is_empty() {
-        move_checkpoint(settings, &clickhouse, log.number, end).await?;
+        move_checkpoint(settings, &clickhouse, log.number, end, new_slot).await?;
     }
     Ok(Report {
         job: "load",
@@ -133,7 +133,12 @@ async fn choose(client: &Client, settings: &Settings, names: &[TableName]) -> an
 }
 
 /// Makes sure of the topic, the slot and the log's number.
-async fn prepare_log(settings: &Settings, client: &Client, clickhouse: &ClickHouse, all: bool) -> anyhow::Result<Log> {
+async fn prepare_log(
+    settings: &Settings,
+    client: &Client,
+    clickhouse: &ClickHouse,
+    all: bool,
+) -> anyhow::Result<(Log, bool)> {
     let pipeline = &settings.sink.pipeline;
     kafka::ensure_topic(&settings.kafka, &settings.sink.topic).await?;
     let identity = replication::log_identity(client).await?;
@@ -156,14 +161,15 @@ async fn prepare_log(settings: &Settings, client: &Client, clickhouse: &ClickHou
             reset.map_err(|error| Failure::from(&error)).context("resetting the connector's offsets")?;
         }
     }
-    Ok(match (same, newest.as_ref()) {
+    let log = match (same, newest.as_ref()) {
         (Some(log), _) => log.clone(),
         (None, previous) => {
             let number =
                 previous.map_or(Some(1), |log| log.number.checked_add(1)).context("65,535 logs are used up")?;
             Log { number, identity, first_load: Lsn::ZERO }
         }
-    })
+    };
+    Ok((log, !slot))
 }
 
 async fn remember_first_load(clickhouse: &ClickHouse, log: Log, l0: Lsn) -> anyhow::Result<Log> {
@@ -182,13 +188,24 @@ async fn end_of_topic(settings: &Settings) -> anyhow::Result<i64> {
 }
 
 /// After every table is loaded the log needs to be followed only from `end`: a hole before it does not matter any more. A
-/// sink that runs stands behind no hole and is left alone; one that has halted, or is down, goes on from here.
-async fn move_checkpoint(settings: &Settings, clickhouse: &ClickHouse, log: u16, end: i64) -> anyhow::Result<()> {
+/// sink that has halted, or is down, goes on from here. One that runs is left alone, unless the slot is new: then the hole
+/// is still ahead of it. It sees the higher term and begins again.
+async fn move_checkpoint(
+    settings: &Settings,
+    clickhouse: &ClickHouse,
+    log: u16,
+    end: i64,
+    new_slot: bool,
+) -> anyhow::Result<()> {
     let pipeline = &settings.sink.pipeline;
-    let Some(_lease) = Lease::try_take(&settings.postgres, pipeline).await? else { return Ok(()) };
+    let lease = Lease::try_take(&settings.postgres, pipeline).await?;
+    if lease.is_none() && !new_slot {
+        return Ok(());
+    }
     let (term, batch) = match checkpoint::latest(clickhouse, pipeline).await? {
-        Some(checkpoint) => (checkpoint.term + 1, checkpoint.batch + 1),
-        None => (0, 0),
+        // Two above: a sink that runs in the term above may not have written in it yet.
+        Some(checkpoint) => (checkpoint.term + 2, checkpoint.batch + 1),
+        None => (1, 0),
     };
     let checkpoint = Checkpoint {
         term,

@@ -195,12 +195,8 @@ impl ClickHouseServer {
 }
 
 /// Waits for a condition; says which one did not come.
-pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + START_TIMEOUT;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "after {START_TIMEOUT:?} still not: {what}");
-        tokio::time::sleep(POLL).await;
-    }
+pub(crate) async fn wait_until<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
+    super::wait::wait_until(what, START_TIMEOUT, condition).await;
 }
 
 /// The folder of engines, with libchdb.so in it.

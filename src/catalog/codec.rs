@@ -44,6 +44,12 @@ impl Codec {
         Self { pg, nullable }
     }
 
+    /// The same for a column that may be NULL.
+    #[must_use]
+    pub fn nullable(&self) -> Self {
+        Self { nullable: true, ..self.clone() }
+    }
+
     /// The PostgreSQL type.
     pub fn pg(&self) -> &PgType {
         &self.pg

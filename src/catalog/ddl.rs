@@ -46,22 +46,34 @@ pub fn create_view(table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::table::{ColumnRow, TableRow};
-    use super::super::{Refusal, Table, TypeRow};
+    use super::super::{Refusal, Relation, Table, TypeRow};
     use super::*;
     use crate::domain::TableName;
 
     fn column(name: &str, kind: &str, not_null: bool, key_position: Option<usize>) -> ColumnRow {
         let type_row = TypeRow { name: kind.into(), kind: 'b', modifier: -1, element: None };
-        ColumnRow { name: name.into(), not_null, key_position, type_text: kind.into(), type_row }
+        ColumnRow {
+            attnum: 0,
+            missing_value: None,
+            name: name.into(),
+            not_null,
+            key_position,
+            type_text: kind.into(),
+            type_row,
+        }
     }
 
     fn row() -> TableRow {
-        let columns = vec![
+        let mut columns = vec![
             column("b", "text", false, None),
             column("seq", "int4", true, Some(1)),
             column("tenant", "text", true, Some(0)),
         ];
-        TableRow { name: TableName::new("public", "it's"), oid: 1, kind: 'r', identity: 'd', columns }
+        for (column, attnum) in columns.iter_mut().zip(1..) {
+            column.attnum = attnum;
+        }
+        let relation = Relation { oid: 1, ..Relation::default() };
+        TableRow { name: TableName::new("public", "it's"), relation, kind: 'r', identity: 'd', columns }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod endpoint;
 pub mod endpoint_parameter;
 mod json_row;
 mod pg_type;
+mod relation;
 mod table;
 
 pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
@@ -31,4 +32,5 @@ pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};
 pub use json_row::Placeholder;
 pub use pg_type::{PgType, TypeRow};
+pub use relation::Relation;
 pub use table::{ColumnRow, Identity, Refusal, Table, TableColumn, TableRow};

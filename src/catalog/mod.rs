@@ -19,6 +19,9 @@ mod ddl;
 mod decimal;
 pub mod endpoint;
 pub mod endpoint_parameter;
+mod evolution;
+#[cfg(test)]
+mod evolution_tests;
 mod json_row;
 mod pg_type;
 mod relation;
@@ -30,6 +33,7 @@ pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
 pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};
+pub use evolution::{Comparison, Evolution, Mirror, MirrorColumn, comment_relation, compare, drop_mirror, follow};
 pub use json_row::Placeholder;
 pub use pg_type::{PgType, TypeRow};
 pub use relation::Relation;

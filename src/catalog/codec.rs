@@ -55,6 +55,11 @@ impl Codec {
         &self.pg
     }
 
+    /// Whether no event carries a value of this column exactly, so that every row is read again.
+    pub fn is_never_exact(&self) -> bool {
+        false
+    }
+
     /// ClickHouse's type, as in DDL. An array that may be NULL is a String with its JSON: ClickHouse's Array cannot be NULL,
     /// and NULL is not the empty array.
     pub fn clickhouse_type(&self) -> String {

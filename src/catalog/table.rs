@@ -223,6 +223,11 @@ impl Table {
         self.identity == Identity::Default && self.columns.iter().any(|column| column.codec.pg().may_be_toasted())
     }
 
+    /// Whether rows whose event does not carry every value exactly are parked instead of read again.
+    pub fn parks_inexact(&self) -> bool {
+        false
+    }
+
     /// Position of a column by its name.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.positions.get(name).copied()

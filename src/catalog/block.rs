@@ -180,7 +180,7 @@ impl Block {
         {
             return Err(row_error(table, position, error));
         }
-        self.push_key_of(table, &scratch, meta);
+        self.push_key_of(table, &scratch, 0, meta);
         Ok(())
     }
 
@@ -207,10 +207,10 @@ impl Block {
         Ok(())
     }
 
-    /// Appends a tombstone for the key of the only row of `row`.
-    pub fn push_key_of(&mut self, table: &Table, row: &Self, meta: RowMeta) {
+    /// Appends a tombstone for the key of row `at` of `row`, a block of the same table.
+    pub fn push_key_of(&mut self, table: &Table, row: &Self, at: usize, meta: RowMeta) {
         for (position, (column, from)) in self.columns.iter_mut().zip(&row.columns).enumerate() {
-            let copied = table.key().contains(&position).then(|| column.push_from(from, 0)).flatten();
+            let copied = table.key().contains(&position).then(|| column.push_from(from, at)).flatten();
             if copied.is_none() {
                 column.push_default();
             }
@@ -247,17 +247,16 @@ impl Block {
         Ok(())
     }
 
-    /// Appends the only row of `row`, with `replaced` columns taken from row `at` of `donor`.
+    /// Appends a row (block and place), with `replaced` columns taken from the row `donor`.
     pub fn push_merged(
         &mut self,
-        row: &Self,
+        row: (&Self, usize),
         replaced: &[usize],
-        donor: &Self,
-        at: usize,
+        donor: (&Self, usize),
         meta: RowMeta,
     ) -> Option<()> {
         for (position, column) in self.columns.iter_mut().enumerate() {
-            let (source, index) = if replaced.contains(&position) { (donor, at) } else { (row, 0) };
+            let (source, index) = if replaced.contains(&position) { donor } else { row };
             let copied = source.columns.get(position).and_then(|from| column.push_from(from, index));
             if copied.is_none() {
                 self.rewind();
@@ -281,23 +280,23 @@ impl Block {
         Some(())
     }
 
-    /// The newest row as a block of its own, taken out of this one.
-    pub fn pop_last(&mut self, table: &Table) -> Option<Self> {
-        let mut row = Self::new(table);
-        let last = self.rows.checked_sub(1)?;
-        for (to, from) in row.columns.iter_mut().zip(&self.columns) {
-            to.push_from(from, last)?;
+    /// Moves the newest row to the end of `other`, a block of the same table.
+    pub fn move_last_to(&mut self, other: &mut Self) {
+        let Some(last) = self.rows.checked_sub(1) else { return };
+        let own = self.columns.iter().chain(self.meta());
+        for (to, from) in other.all_mut().zip(own) {
+            // Both have the same columns, and the row is there.
+            let _ = to.push_from(from, last);
         }
-        for (to, from) in row.meta_mut().into_iter().zip(self.meta()) {
-            to.push_from(from, last)?;
-        }
-        row.rows = 1;
-        self.rows = last;
-        self.rewind();
-        for column in self.meta_mut() {
-            column.truncate(last);
-        }
-        Some(row)
+        other.rows += 1;
+        self.truncate(last);
+    }
+
+    /// Keeps the first `rows` rows.
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
+        let rows = self.rows;
+        self.all_mut().for_each(|column| column.truncate(rows));
     }
 
     /// The block in ClickHouse's `Native` format, with the mirror's own columns last.
@@ -362,8 +361,9 @@ impl Block {
         [&self.versions, &self.deleted, &self.committed_at, &self.synced_at]
     }
 
-    fn meta_mut(&mut self) -> [&mut Column; 4] {
-        [&mut self.versions, &mut self.deleted, &mut self.committed_at, &mut self.synced_at]
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Column> {
+        let meta = [&mut self.versions, &mut self.deleted, &mut self.committed_at, &mut self.synced_at];
+        self.columns.iter_mut().chain(meta)
     }
 }
 

@@ -35,7 +35,7 @@ pub enum Comparison {
     /// The mirror is of another table, or of the time before this one was out of the publication: it must be loaded.
     Replaced(&'static str),
     /// It can follow.
-    Follows(Evolution),
+    Follows(Box<Evolution>),
     /// It cannot: what has changed.
     Incompatible(String),
 }
@@ -81,7 +81,7 @@ pub fn compare(mirror: &Mirror, table: &Table) -> Comparison {
             if now.is_rewritten_since(&then) {
                 evolution.reload = Some("a change of its columns wrote its rows anew".to_owned());
             }
-            Comparison::Follows(evolution)
+            Comparison::Follows(Box::new(evolution))
         }
         Err(why) => Comparison::Incompatible(why),
     }

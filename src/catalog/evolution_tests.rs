@@ -57,7 +57,7 @@ const BEFORE: Shape<'_> = &[(1, "id", "int8", true, None), (2, "a", "int4", fals
 fn evolved(shape: Shape<'_>) -> Evolution {
     let before = mirror(&table(BEFORE, relation(1, "x")));
     match compare(&before, &table(shape, relation(1, "y"))) {
-        Comparison::Follows(evolution) => evolution,
+        Comparison::Follows(evolution) => *evolution,
         other => panic!("{other:?}"),
     }
 }

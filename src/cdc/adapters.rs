@@ -1,6 +1,5 @@
 //! The writer's ports on the real ClickHouse and PostgreSQL.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,21 +102,22 @@ async fn read(client: &Client, table: &Table, keys: &[Vec<String>], meta: RowMet
     let rows =
         client.query(&sql, &parameters).await.with_context(|| format!("reading rows of {} again", table.name()))?;
     wait_for_flush(client).await?;
-    let mut found = HashMap::new();
+    let mut reread = Reread::new(table);
     for row in &rows {
-        let mut block = Block::new(table);
         let cells: Vec<Option<RawCell<'_>>> = (0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?;
         let cells = || cells.iter().map(|cell| cell.as_ref().map(|cell| cell.0));
-        match block.push_cells(table, cells(), meta) {
-            Ok(()) => drop(found.insert(block.key(table, 0), Ok(block))),
+        let at = reread.rows.rows();
+        match reread.rows.push_cells(table, cells(), meta) {
+            Ok(()) => drop(reread.found.insert(reread.rows.key(table, at), Ok(at))),
             // It is there, so it is not to be taken for deleted.
             Err(error) => {
-                block.push_key_cells(table, cells(), meta)?;
-                found.insert(block.key(table, 0), Err(error));
+                reread.rows.push_key_cells(table, cells(), meta)?;
+                reread.found.insert(reread.rows.key(table, at), Err(error));
+                reread.rows.truncate(at);
             }
         }
     }
-    Ok(found)
+    Ok(reread)
 }
 
 /// A row that was read may be of a transaction that a crash would still undo: it is used once the log is flushed past it.

@@ -24,8 +24,21 @@ pub(super) trait Store: Send + Sync {
     async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), clickhouse::Error>;
 }
 
-/// Rows that were read again, by key (`Block::key`), each the only row of its block, or why it cannot be stored.
-pub(super) type Reread = HashMap<Vec<u8>, Result<Block, RowError>>;
+/// Rows that were read again.
+#[derive(Debug)]
+pub(super) struct Reread {
+    /// The rows, under no version of their own.
+    pub(super) rows: Block,
+    /// By key (`Block::key`): the place in `rows`, or why the row cannot be stored.
+    pub(super) found: HashMap<Vec<u8>, Result<usize, RowError>>,
+}
+
+impl Reread {
+    /// Nothing was read yet.
+    pub(super) fn new(table: &Table) -> Self {
+        Self { rows: Block::new(table), found: HashMap::new() }
+    }
+}
 
 /// PostgreSQL, where what an event lacks is read again.
 #[async_trait]

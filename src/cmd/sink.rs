@@ -2,6 +2,7 @@
 
 use anyhow::Context as _;
 
+use crate::batch::load::Watch;
 use crate::cdc::{Pipeline, Status, serve_health, supervise};
 use crate::config::Settings;
 use crate::shutdown::Shutdown;
@@ -15,7 +16,7 @@ pub struct Args {
     pipeline: Option<String>,
 }
 
-/// Runs the sink and the supervisor of its connector. A halt is shown on `/readyz` and in the log; the process stays.
+/// Runs the sink, the supervisor of its connector, and the watch that loads tables which join the publication. A halt is shown on `/readyz` and in the log; the process stays.
 ///
 /// # Errors
 /// `Failure::Config` (78) when an address is missing; otherwise it runs until SIGTERM and drains what it holds.
@@ -30,6 +31,16 @@ pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyh
     let cancelled = shutdown.token().clone();
     let pipeline = Pipeline::new(settings.clone(), status.clone(), cancelled.clone())?;
     let supervisor = tokio::spawn(supervise(settings.clone(), cancelled.clone()));
+    let watch = Watch {
+        settings: settings.clone(),
+        is_active: {
+            let status = status.clone();
+            move || status.is_running()
+        },
+        changed: pipeline.changed(),
+        cancelled: cancelled.clone(),
+    };
+    let watch = tokio::spawn(watch.run());
     let health = serve_health(&settings.sink.bind, status, metrics, cancelled.clone());
     tokio::select! {
         () = pipeline.run() => {}
@@ -39,5 +50,6 @@ pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyh
             cancelled.cancelled().await;
         }
     }
+    watch.await.context("the watch over the tables ended unexpectedly")?;
     supervisor.await.context("the supervisor ended unexpectedly")
 }

@@ -149,7 +149,7 @@ pub async fn mirrors(clickhouse: &ClickHouse) -> Result<BTreeMap<String, Mirror>
     Ok(mirrors)
 }
 
-/// Raises a table's floor; a lower one changes nothing.
+/// Raises a table's floor; a lower one changes nothing. Parked rows below it say nothing any more.
 ///
 /// # Errors
 /// ClickHouse's.
@@ -161,7 +161,13 @@ pub async fn raise_floor(
 ) -> Result<(), Error> {
     let sql = "insert into platform.floors select {table:String}, {floor:UInt128}, {reason:String}, now64(6)";
     let floor = floor.get().to_string();
-    clickhouse.execute(sql, &[("table", &table.mirror_name()), ("floor", &floor), ("reason", reason)]).await
+    let name = table.mirror_name();
+    clickhouse.execute(sql, &[("table", &name), ("floor", &floor), ("reason", reason)]).await?;
+    let superseded = "insert into platform.dead_letters \
+                      select id, pipeline, table, key, version, reason, detail, message, 'superseded', now64(6) \
+                      from platform.dead_letters final \
+                      where table = {table:String} and state = 'parked' and version < {floor:UInt128}";
+    clickhouse.execute(superseded, &[("table", &name), ("floor", &floor)]).await
 }
 
 /// A table's floor.

@@ -11,8 +11,10 @@
 //! The sink decodes JSON, the load decodes PostgreSQL's binary format; both write the same bytes into the same columns.
 
 mod aggregate;
+mod array_json;
 mod binary_cell;
 mod block;
+mod clickhouse_type;
 mod codec;
 mod column;
 mod ddl;
@@ -20,9 +22,12 @@ mod decimal;
 pub mod endpoint;
 pub mod endpoint_parameter;
 mod json_row;
+mod mapping;
 mod pg_type;
+mod postgres_text;
 mod relation;
 mod table;
+mod trust;
 
 pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
 pub use binary_cell::{CopyReader, MalformedCopy};
@@ -31,6 +36,8 @@ pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};
 pub use json_row::Placeholder;
-pub use pg_type::{PgType, TypeRow};
+pub use mapping::{Inexact, MappingError, Rules};
+pub use pg_type::{NullIs, PgType, TypeRow};
 pub use relation::Relation;
 pub use table::{ColumnRow, Identity, Refusal, Table, TableColumn, TableRow};
+pub use trust::Trust;

@@ -206,7 +206,7 @@ impl Pipeline {
     /// Reads the shapes of the published tables, and which of them have a mirror of that shape.
     async fn refresh(&self, decoder: &mut Decoder) -> anyhow::Result<()> {
         let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
-        let published = table_shapes::published(&client, &self.settings.sink.pipeline).await?;
+        let published = table_shapes::published(&client, &self.settings.sink.pipeline, &self.settings.tables).await?;
         let mut skipped: Vec<String> =
             published.refused.iter().map(|(name, refusal)| format!("{name}: {refusal}")).collect();
         decoder.tables = published.refused.into_iter().map(|(name, _)| (name, Known::Skipped)).collect();

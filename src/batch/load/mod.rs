@@ -107,7 +107,7 @@ async fn lock(client: &Client) -> anyhow::Result<()> {
 
 async fn choose(client: &Client, settings: &Settings, names: &[TableName]) -> anyhow::Result<Vec<Table>> {
     let publication = &settings.sink.pipeline;
-    let published = table_shapes::published(client, publication).await?;
+    let published = table_shapes::published(client, publication, &settings.tables).await?;
     for (name, refusal) in &published.refused {
         if names.contains(name) {
             return Err(Failure::Config(format!("{name} cannot be mirrored: {refusal}")).into());

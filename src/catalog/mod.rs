@@ -18,11 +18,15 @@ mod clickhouse_type;
 mod codec;
 mod column;
 mod ddl;
+#[cfg(test)]
+mod debezium_tests;
 mod decimal;
 pub mod endpoint;
 pub mod endpoint_parameter;
 mod json_row;
 mod mapping;
+#[cfg(test)]
+mod paths_tests;
 mod pg_type;
 mod postgres_text;
 mod relation;

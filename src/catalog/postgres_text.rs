@@ -9,7 +9,8 @@ use super::codec::{CellError, Codec, MONEY};
 use super::{PgType, decimal};
 
 impl Codec {
-    /// PostgreSQL's text of a stored value: what a key is asked for by. `None` for arrays.
+    /// PostgreSQL's text of a stored value: what a key is asked for by. An array's is the JSON that is stored, and `None`
+    /// when it is an Array.
     pub(super) fn to_text(&self, bytes: &[u8]) -> Option<String> {
         let utf8 = || std::str::from_utf8(bytes).ok().map(str::to_owned);
         Some(match self.pg() {
@@ -47,6 +48,7 @@ impl Codec {
             | PgType::NumericText
             | PgType::Json
             | PgType::Jsonb => utf8()?,
+            PgType::Array(_) if self.is_json_array() => utf8()?,
             PgType::Array(_) => return None,
         })
     }

@@ -172,8 +172,8 @@ fn stored(pg: &PgType, text: &str) -> String {
 
 /// The elements of an array literal with one dimension.
 fn array_elements(text: &str) -> Vec<Option<String>> {
-    let inner = text.rsplit_once("={").map_or_else(|| &text[1..], |(_, rest)| rest);
-    let inner = inner.strip_suffix('}').expect("an array");
+    let inner = text.split_once('=').filter(|_| text.starts_with('[')).map_or(text, |(_, rest)| rest);
+    let inner = inner.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')).expect("an array");
     let (mut elements, mut current, mut quoted, mut was_quoted) = (Vec::new(), String::new(), false, false);
     let mut symbols = inner.chars();
     while let Some(symbol) = symbols.next() {

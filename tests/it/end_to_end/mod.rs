@@ -1,6 +1,8 @@
 //! The whole real stack: PostgreSQL, Debezium, Kafka, the sink, ClickHouse's engine.
 
 mod equality;
+mod value_samples;
+mod values;
 mod workload;
 
 use std::time::Duration;

@@ -53,7 +53,7 @@ pub(super) fn quote_text(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::table::{ColumnRow, TableRow};
-    use super::super::{Refusal, Relation, Table, TypeRow};
+    use super::super::{Refusal, Relation, Rules, Table, TypeRow};
     use super::*;
     use crate::domain::TableName;
 
@@ -62,6 +62,7 @@ mod tests {
         ColumnRow {
             attnum: 0,
             missing_value: None,
+            generated: false,
             name: name.into(),
             not_null,
             key_position,
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn the_key_is_in_its_own_order_and_names_are_quoted() {
-        let table = Table::from_row(row()).expect("mirrored");
+        let table = Table::from_row(row(), &Rules::default()).expect("mirrored");
         let mirror = create_mirror(&table);
         assert!(mirror.contains("order by (`tenant`, `seq`)") && mirror.contains("`b` Nullable(String)"), "{mirror}");
         assert!(create_view(&table).contains(r"where table = 'it\'s')"));
@@ -96,11 +97,11 @@ mod tests {
         let refused = |change: fn(&mut TableRow)| {
             let mut row = row();
             change(&mut row);
-            Table::from_row(row).expect_err("refused")
+            Table::from_row(row, &Rules::default()).expect_err("refused")
         };
         assert_eq!(refused(|row| row.kind = 'p'), Refusal::Kind);
         assert!(matches!(refused(|row| row.identity = 'n'), Refusal::Identity(_)));
         assert_eq!(refused(|row| row.columns.truncate(1)), Refusal::PrimaryKey);
-        assert!(refused(|row| row.columns[0].type_row.name = "point".into()).to_string().contains("column b"));
+        assert!(refused(|row| row.columns[1].type_row.name = "point".into()).to_string().contains("column seq"));
     }
 }

@@ -193,13 +193,19 @@ impl Plan {
         let name = quote_clickhouse(column.name());
         let comment = quote_text(&column_comment(column));
         let nullable = column.codec().nullable();
-        if there.kind == nullable.clickhouse_type() && !column.is_key() {
+        // A type that the configuration asks for is what the next load makes.
+        let may_stay = !column.is_key() && !column.is_overridden();
+        if there.kind == nullable.clickhouse_type() && may_stay {
             self.evolution.table.relax(position);
         } else if there.kind != column.codec().clickhouse_type() {
             let wider =
                 [column.codec(), &nullable].into_iter().find(|codec| widens(there.kind, &codec.clickhouse_type()));
             let Some(codec) = wider.filter(|_| !column.is_key()) else {
                 let (then, now) = (there.type_text, column.type_text());
+                if then == now {
+                    let (is, wanted) = (there.kind, column.codec().clickhouse_type());
+                    return Err(format!("its column {} is {is} in the mirror and is to be {wanted}", column.name()));
+                }
                 return Err(format!("its column {} has changed from {then} to {now}", column.name()));
             };
             self.say(format_args!("modify column {name} {} comment {comment}", codec.clickhouse_type()));
@@ -277,7 +283,9 @@ fn constant(codec: &Codec, text: &str) -> Option<String> {
             decimal::parse(text, *precision, *scale)?;
             Some(format!("cast({}, 'Decimal({precision}, {scale})')", quote_text(text)))
         }
-        PgType::Text { .. } => Some(quote_text(text)),
+        PgType::Text { .. } | PgType::AsText(_) | PgType::TextOnly(_) | PgType::TextForm | PgType::NumericText => {
+            Some(quote_text(text))
+        }
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use super::ddl::quote_text;
 use super::evolution::*;
 use super::evolution::{column_comment, widens};
 use super::table::{ColumnRow, TableRow};
-use super::{Relation, Table, TypeRow, create_mirror};
+use super::{Relation, Rules, Table, TypeRow, create_mirror};
 use crate::domain::TableName;
 
 /// Columns as `(attnum, name, type, NOT NULL, missing value)`; the first is the key.
@@ -19,6 +19,7 @@ fn table(shape: Shape<'_>, relation: Relation) -> Table {
         };
         ColumnRow {
             attnum: *attnum,
+            generated: false,
             missing_value: missing.map(str::to_owned),
             name: (*name).to_owned(),
             not_null: *not_null,
@@ -34,7 +35,7 @@ fn table(shape: Shape<'_>, relation: Relation) -> Table {
         identity: 'f',
         columns: columns.collect(),
     };
-    Table::from_row(row).expect("mirrored")
+    Table::from_row(row, &Rules::default()).expect("mirrored")
 }
 
 /// The mirror that a load would make of `table`.

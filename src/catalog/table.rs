@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Codec, META_COLUMNS, PgType, Relation, TypeRow};
+use super::mapping::{how_read, overridden};
+use super::{Codec, Inexact, META_COLUMNS, MappingError, PgType, Relation, Rules, TypeRow};
 use crate::domain::TableName;
 
 /// What the log carries of a row's previous version.
@@ -26,19 +27,17 @@ pub enum Refusal {
     /// It is no plain table.
     #[error("it is partitioned or otherwise not a plain table")]
     Kind,
-    /// A column's type is not mirrored.
+    /// A key column's values may differ from what the log says, so that its rows cannot be found.
     #[error(
-        "the type {1} of its column {0} is not supported yet; take the table out of the publication, or change the column's type"
+        "the log does not carry values of the type {1} of its primary key column {0} exactly; give it a primary key of other columns, or take it out of the publication"
     )]
-    Type(String, String),
+    Key(String, String),
+    /// The configuration asks for a type that a column cannot have. No reason to go on without the table.
+    #[error("tables.{0}.columns.{1}: {2}")]
+    Mapping(String, String, Box<MappingError>),
     /// A column has a name that the mirror needs itself.
     #[error("its column {0} has a name that the mirror needs itself; rename the column")]
     Reserved(String),
-    /// A type whose unchanged values cannot be recognised under DEFAULT.
-    #[error(
-        "its column {0} can leave unchanged values out of the log in a form that cannot be recognised; run: alter table {1} replica identity full"
-    )]
-    NeedsFull(String, String),
 }
 
 /// A column, in the order of `attnum`.
@@ -50,9 +49,29 @@ pub struct TableColumn {
     type_text: String,
     key_position: Option<usize>,
     missing_value: Option<String>,
+    overridden: bool,
 }
 
 impl TableColumn {
+    /// Whether the configuration names its ClickHouse type.
+    pub fn is_overridden(&self) -> bool {
+        self.overridden
+    }
+
+    /// How its values come into the mirror, for people.
+    pub fn how_read(&self) -> &'static str {
+        how_read(&self.codec)
+    }
+
+    /// `text`, an SQL expression with a key's text, as a value of the column's type.
+    pub fn from_text(&self, text: &str) -> String {
+        match self.codec.pg() {
+            // Not every money can be read from a plain number's text.
+            PgType::Money => format!("{text}::numeric::money"),
+            _ => format!("{text}::{}", self.type_text),
+        }
+    }
+
     /// Its number, which stays the same when it is renamed.
     pub fn attnum(&self) -> i16 {
         self.attnum
@@ -94,6 +113,7 @@ pub struct Table {
     columns: Vec<TableColumn>,
     key: Vec<usize>,
     positions: HashMap<String, usize>,
+    inexact: Inexact,
 }
 
 /// A table as PostgreSQL's catalog describes it.
@@ -122,6 +142,8 @@ pub struct ColumnRow {
     pub name: String,
     /// `attnotnull`.
     pub not_null: bool,
+    /// Whether it is computed from other columns (`attgenerated`), so that no event has it.
+    pub generated: bool,
     /// Position in the primary key, from 0.
     pub key_position: Option<usize>,
     /// Type, as `format_type` prints it, for messages.
@@ -130,12 +152,23 @@ pub struct ColumnRow {
     pub type_row: TypeRow,
 }
 
+impl ColumnRow {
+    fn codec(&self, identity: Identity, wanted: Option<&String>) -> Result<Codec, MappingError> {
+        let (mut pg, mut nullable) = (PgType::from_row(&self.type_row), !self.not_null);
+        if let Some(wanted) = wanted {
+            (pg, nullable) = overridden(pg, nullable, wanted, &self.type_text)?;
+        }
+        let codec = Codec::new(pg, nullable).under(identity);
+        Ok(if self.generated { codec.generated() } else { codec })
+    }
+}
+
 impl Table {
-    /// Judges a catalog row.
+    /// Judges a catalog row, under what the configuration says of the table.
     ///
     /// # Errors
     /// The first reason why the table cannot be mirrored.
-    pub fn from_row(row: TableRow) -> Result<Self, Refusal> {
+    pub fn from_row(row: TableRow, rules: &Rules) -> Result<Self, Refusal> {
         if row.kind != 'r' {
             return Err(Refusal::Kind);
         }
@@ -146,19 +179,26 @@ impl Table {
         };
         let mut columns = Vec::with_capacity(row.columns.len());
         for column in row.columns {
-            let Some(pg) = PgType::from_row(&column.type_row) else {
-                return Err(Refusal::Type(column.name, column.type_text));
-            };
-            if identity == Identity::Default && pg.may_be_toasted() && !pg.placeholder_is_recognised() {
-                return Err(Refusal::NeedsFull(column.name, row.name.quoted_postgres()));
+            let wanted = rules.types.get(&column.name);
+            let codec = column
+                .codec(identity, wanted)
+                .map_err(|error| Refusal::Mapping(row.name.to_string(), column.name.clone(), Box::new(error)))?;
+            // The key of an array has no text here, and an inexact one would find another row, or none.
+            let uncertain = codec.is_never_exact() || matches!(codec.pg(), PgType::Array(_));
+            if uncertain && column.key_position.is_some() {
+                return Err(Refusal::Key(column.name, column.type_text));
             }
-            let nullable = !column.not_null;
-            let codec = Codec::new(pg, nullable);
+            let overridden = wanted.is_some();
             let ColumnRow { attnum, name, type_text, key_position, missing_value, .. } = column;
             if META_COLUMNS.iter().any(|(own, _)| *own == name) {
                 return Err(Refusal::Reserved(name));
             }
-            columns.push(TableColumn { attnum, name, codec, type_text, key_position, missing_value });
+            columns.push(TableColumn { attnum, name, codec, type_text, key_position, missing_value, overridden });
+        }
+        if let Some(column) = rules.types.keys().find(|name| columns.iter().all(|column| column.name != **name)) {
+            let names = columns.iter().map(TableColumn::name).collect::<Vec<_>>().join(", ");
+            let error = MappingError::NoColumn(names);
+            return Err(Refusal::Mapping(row.name.to_string(), column.clone(), Box::new(error)));
         }
         let mut key: Vec<usize> = (0..columns.len())
             .filter(|at| columns.get(*at).is_some_and(|column| column.key_position.is_some()))
@@ -168,7 +208,8 @@ impl Table {
             return Err(Refusal::PrimaryKey);
         }
         let positions = columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect();
-        Ok(Self { name: row.name, relation: row.relation, identity, columns, key, positions })
+        let inexact = rules.inexact;
+        Ok(Self { name: row.name, relation: row.relation, identity, columns, key, positions, inexact })
     }
 
     /// Schema and name.
@@ -225,7 +266,7 @@ impl Table {
 
     /// Whether rows whose event does not carry every value exactly are parked instead of read again.
     pub fn parks_inexact(&self) -> bool {
-        false
+        self.inexact == Inexact::Park
     }
 
     /// Position of a column by its name.
@@ -236,8 +277,7 @@ impl Table {
     /// The columns of `alias` as a SELECT list for PostgreSQL, each in the form that its codec reads.
     pub fn select_list(&self, alias: &str) -> String {
         let column = |column: &TableColumn| {
-            let name = format!("{alias}.{}", crate::domain::quote_postgres(&column.name));
-            if column.codec.pg().is_read_as_text() { format!("{name}::text") } else { name }
+            column.codec.select(&format!("{alias}.{}", crate::domain::quote_postgres(&column.name)))
         };
         self.columns.iter().map(column).collect::<Vec<_>>().join(", ")
     }

@@ -84,13 +84,15 @@ impl Origin for PostgresOrigin {
 }
 
 async fn read(client: &Client, table: &Table, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread> {
-    let columns: Vec<(String, &str)> =
-        table.key_columns().map(|column| (quote_postgres(column.name()), column.type_text())).collect();
+    let columns: Vec<_> = table.key_columns().map(|column| (quote_postgres(column.name()), column)).collect();
     let arrays: Vec<Vec<&str>> =
         (0..columns.len()).map(|at| keys.iter().filter_map(|key| key.get(at).map(String::as_str)).collect()).collect();
     let names = |prefix: &'static str| (1..=columns.len()).map(move |at| format!("{prefix}{at}")).collect::<Vec<_>>();
     let unnest = names("$").iter().map(|name| format!("{name}::text[]")).collect::<Vec<_>>().join(", ");
-    let matches = columns.iter().zip(names("k")).map(|((name, kind), key)| format!("t.{name} = key.{key}::{kind}"));
+    let matches = columns
+        .iter()
+        .zip(names("k"))
+        .map(|((name, column), key)| format!("t.{name} = {}", column.from_text(&format!("key.{key}"))));
     let sql = format!(
         "select {} from {} t join unnest({unnest}) as key({}) on {}",
         table.select_list("t"),

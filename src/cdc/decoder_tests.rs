@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
-use crate::catalog::{ColumnRow, Relation, Table, TableRow, TypeRow};
+use crate::catalog::{ColumnRow, Relation, Rules, Table, TableRow, TypeRow};
 use crate::domain::{Lsn, TableName, Version};
 use crate::store::kafka::Record;
 use crate::store::mirror::Log;
@@ -41,7 +41,7 @@ fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
         let key_position = (at == 0).then_some(0);
         let (attnum, not_null) = (i16::try_from(at + 1).expect("few"), at == 0);
         let (name, type_text) = ((*name).into(), (*kind).into());
-        ColumnRow { attnum, missing_value: None, name, not_null, key_position, type_text, type_row }
+        ColumnRow { attnum, missing_value: None, generated: false, name, not_null, key_position, type_text, type_row }
     };
     let columns = columns.iter().enumerate().map(column).collect();
     let row = TableRow {
@@ -51,7 +51,7 @@ fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
         identity: 'f',
         columns,
     };
-    Arc::new(Table::from_row(row).expect("mirrored"))
+    Arc::new(Table::from_row(row, &Rules::default()).expect("mirrored"))
 }
 
 fn posts() -> Arc<Table> {

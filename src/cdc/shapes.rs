@@ -23,7 +23,7 @@ pub(super) async fn refresh(
 ) -> anyhow::Result<()> {
     let pipeline = &settings.sink.pipeline;
     let client = postgres::connect(&settings.postgres, "platform sink").await?;
-    let published = table_shapes::published(&client, pipeline).await?;
+    let published = table_shapes::published(&client, pipeline, &settings.tables).await?;
     drop(client);
     let mut mirrors = mirror::mirrors(clickhouse).await?;
     let follow = Follow { clickhouse, pipeline, states: table_states::of_pipeline(clickhouse, pipeline).await? };

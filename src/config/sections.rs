@@ -179,7 +179,29 @@ pub struct Etl {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
-pub struct Table {}
+pub struct Table {
+    pub inexact: Inexact,
+    pub columns: BTreeMap<String, Column>,
+}
+
+/// What becomes of a row whose event does not carry every value exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inexact {
+    /// It is read again.
+    #[default]
+    Reread,
+    /// It is parked.
+    Park,
+}
+
+/// `[tables.NAME.columns.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Column {
+    pub r#type: String,
+}
 
 /// `[up]`
 #[derive(Debug, Clone, Deserialize)]

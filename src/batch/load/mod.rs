@@ -156,7 +156,7 @@ impl Round<'_> {
 
     /// Those of `tables` that are not what they were when their shapes were read.
     async fn changed(&self, tables: &[Table]) -> anyhow::Result<Vec<TableName>> {
-        let now = table_shapes::published(self.client, &self.settings.sink.pipeline).await?;
+        let now = table_shapes::published(self.client, &self.settings.sink.pipeline, &self.settings.tables).await?;
         let same = |table: &&Table| now.tables.iter().any(|other| other.relation() == table.relation());
         Ok(tables.iter().filter(|table| !same(table)).map(|table| table.name().clone()).collect())
     }
@@ -181,7 +181,8 @@ async fn lock(client: &Client, limit: Duration) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + limit;
     let mut said = false;
     loop {
-        let row = client.query_one("select pg_try_advisory_lock($1)", &[&LOCK]).await.context("taking the load lock")?;
+        let row =
+            client.query_one("select pg_try_advisory_lock($1)", &[&LOCK]).await.context("taking the load lock")?;
         if row.try_get::<_, bool>(0)? {
             return Ok(());
         }
@@ -197,7 +198,7 @@ async fn lock(client: &Client, limit: Duration) -> anyhow::Result<()> {
 
 async fn choose(client: &Client, settings: &Settings, names: &[TableName]) -> anyhow::Result<Vec<Table>> {
     let publication = &settings.sink.pipeline;
-    let published = table_shapes::published(client, publication).await?;
+    let published = table_shapes::published(client, publication, &settings.tables).await?;
     for (name, refusal) in &published.refused {
         if names.contains(name) {
             return Err(Failure::Config(format!("{name} cannot be mirrored: {refusal}")).into());

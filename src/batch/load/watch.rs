@@ -83,7 +83,7 @@ impl<A: Fn() -> bool> Watch<A> {
         let pipeline = &self.settings.sink.pipeline;
         let clickhouse = ClickHouse::new(&self.settings.clickhouse)?;
         let client = postgres::connect(&self.settings.postgres, "platform sink watch").await?;
-        let published = table_shapes::published(&client, pipeline).await?;
+        let published = table_shapes::published(&client, pipeline, &self.settings.tables).await?;
         drop(client);
         let mirrors = mirror::mirrors(&clickhouse).await?;
         let states = table_states::of_pipeline(&clickhouse, pipeline).await?;

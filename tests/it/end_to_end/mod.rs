@@ -2,6 +2,8 @@
 
 mod equality;
 mod schema_changes;
+mod value_samples;
+mod values;
 mod workload;
 
 use std::time::Duration;

@@ -25,6 +25,9 @@ pub struct RowMeta {
 /// Why a row is not in the block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
+    /// The event does not carry a value exactly, and the configuration says to park such rows.
+    #[error("column {0}: the log does not carry this value exactly, and tables.{1}.inexact is \"park\"")]
+    Inexact(String, String),
     /// A value cannot be stored; the row is to be parked.
     #[error("column {column}: {error}")]
     Cell {
@@ -43,6 +46,9 @@ pub enum RowError {
 pub struct Appended {
     /// Positions of columns whose value the event does not know: unchanged TOAST, or missing from it.
     pub missing: Vec<usize>,
+    /// Positions of columns whose value the event carries in a form that is not exact. Neither a before-image nor an
+    /// earlier row can have it: the row must be read again.
+    pub inexact: Vec<usize>,
     /// How the event's shape differs from the table's: its fields more, and its columns less. `None`: it does not.
     pub other_shape: Option<String>,
 }
@@ -134,18 +140,24 @@ impl Block {
         meta: RowMeta,
     ) -> Result<Appended, RowError> {
         let state = self.read_json(table, row, placeholder)?;
-        let mut missing = state.unavailable;
+        let RowState { seen, unavailable: mut missing, mut inexact, unknown, .. } = state;
         let mut absent = Vec::new();
-        for (position, (column, seen)) in self.columns.iter_mut().zip(&state.seen).enumerate() {
-            if !seen {
-                column.push_default();
+        for (position, ((column, field), seen)) in self.columns.iter_mut().zip(table.columns()).zip(&seen).enumerate() {
+            if *seen {
+                continue;
+            }
+            column.push_default();
+            // A generated column is in no event; that is no other shape.
+            if field.codec().is_never_exact() {
+                inexact.push(position);
+            } else {
                 missing.push(position);
                 absent.push(position);
             }
         }
         self.push_meta(meta);
-        let differs = !absent.is_empty() || !state.unknown.is_empty();
-        Ok(Appended { missing, other_shape: differs.then(|| format!("{:?} {absent:?}", state.unknown)) })
+        let differs = !absent.is_empty() || !unknown.is_empty();
+        Ok(Appended { missing, inexact, other_shape: differs.then(|| format!("{unknown:?} {absent:?}")) })
     }
 
     /// Appends a tombstone: the key out of `row`, which may hold made-up values elsewhere.
@@ -169,6 +181,29 @@ impl Block {
             return Err(row_error(table, position, error));
         }
         self.push_key_of(table, &scratch, meta);
+        Ok(())
+    }
+
+    /// Appends a tombstone for the key of a tuple whose other cells may be of any form: for a row that cannot be stored.
+    ///
+    /// # Errors
+    /// A key column cannot be stored; the block is as it was.
+    pub fn push_key_cells<'a>(
+        &mut self,
+        table: &Table,
+        mut cells: impl Iterator<Item = Option<&'a [u8]>>,
+        meta: RowMeta,
+    ) -> Result<(), RowError> {
+        for (position, (field, column)) in table.columns().iter().zip(&mut self.columns).enumerate() {
+            let cell = cells.next().flatten();
+            if !table.key().contains(&position) {
+                column.push_default();
+            } else if let Err(error) = field.codec().push_binary(column, cell) {
+                self.rewind();
+                return Err(row_error(table, position, error));
+            }
+        }
+        self.push_meta(RowMeta { deleted: true, ..meta });
         Ok(())
     }
 

@@ -44,9 +44,20 @@ impl Codec {
         Self { pg, nullable }
     }
 
+    /// The same for a column that may be NULL.
+    #[must_use]
+    pub fn nullable(&self) -> Self {
+        Self { nullable: true, ..self.clone() }
+    }
+
     /// The PostgreSQL type.
     pub fn pg(&self) -> &PgType {
         &self.pg
+    }
+
+    /// Whether no event carries a value of this column exactly, so that every row is read again.
+    pub fn is_never_exact(&self) -> bool {
+        false
     }
 
     /// ClickHouse's type, as in DDL. An array that may be NULL is a String with its JSON: ClickHouse's Array cannot be NULL,

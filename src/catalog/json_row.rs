@@ -32,6 +32,8 @@ pub(super) struct RowState {
     pub(super) seen: Vec<bool>,
     /// Columns whose value the row does not know: unchanged TOAST. They hold a default meanwhile.
     pub(super) unavailable: Vec<usize>,
+    /// Columns whose value came in a form that is not exact. They hold a default meanwhile.
+    pub(super) inexact: Vec<usize>,
     /// Fields of the row that the table has not.
     pub(super) unknown: Vec<String>,
     /// The first value that cannot be stored, with the column's position.

@@ -19,8 +19,12 @@ mod ddl;
 mod decimal;
 pub mod endpoint;
 pub mod endpoint_parameter;
+mod evolution;
+#[cfg(test)]
+mod evolution_tests;
 mod json_row;
 mod pg_type;
+mod relation;
 mod table;
 
 pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
@@ -29,6 +33,8 @@ pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
 pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};
+pub use evolution::{Comparison, Evolution, Mirror, MirrorColumn, comment_relation, compare, drop_mirror, follow};
 pub use json_row::Placeholder;
 pub use pg_type::{PgType, TypeRow};
+pub use relation::Relation;
 pub use table::{ColumnRow, Identity, Refusal, Table, TableColumn, TableRow};

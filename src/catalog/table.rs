@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Codec, PgType, TypeRow};
+use super::{Codec, META_COLUMNS, PgType, Relation, TypeRow};
 use crate::domain::TableName;
 
 /// What the log carries of a row's previous version.
@@ -31,6 +31,9 @@ pub enum Refusal {
         "the type {1} of its column {0} is not supported yet; take the table out of the publication, or change the column's type"
     )]
     Type(String, String),
+    /// A column has a name that the mirror needs itself.
+    #[error("its column {0} has a name that the mirror needs itself; rename the column")]
+    Reserved(String),
     /// A type whose unchanged values cannot be recognised under DEFAULT.
     #[error(
         "its column {0} can leave unchanged values out of the log in a form that cannot be recognised; run: alter table {1} replica identity full"
@@ -41,13 +44,31 @@ pub enum Refusal {
 /// A column, in the order of `attnum`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableColumn {
+    attnum: i16,
     name: String,
     codec: Codec,
     type_text: String,
     key_position: Option<usize>,
+    missing_value: Option<String>,
 }
 
 impl TableColumn {
+    /// Its number, which stays the same when it is renamed.
+    pub fn attnum(&self) -> i16 {
+        self.attnum
+    }
+
+    /// What rows hold in it that are older than the column, as PostgreSQL's text: the constant default that it was added
+    /// with. `None`: NULL, or there are no such rows.
+    pub fn missing_value(&self) -> Option<&str> {
+        self.missing_value.as_deref()
+    }
+
+    /// Whether it is part of the primary key.
+    pub fn is_key(&self) -> bool {
+        self.key_position.is_some()
+    }
+
     /// Its type as PostgreSQL prints it.
     pub fn type_text(&self) -> &str {
         &self.type_text
@@ -68,7 +89,7 @@ impl TableColumn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     name: TableName,
-    oid: u32,
+    relation: Relation,
     identity: Identity,
     columns: Vec<TableColumn>,
     key: Vec<usize>,
@@ -80,8 +101,8 @@ pub struct Table {
 pub struct TableRow {
     /// Schema and name.
     pub name: TableName,
-    /// `pg_class.oid`.
-    pub oid: u32,
+    /// Which incarnation of the table it is.
+    pub relation: Relation,
     /// `pg_class.relkind`.
     pub kind: char,
     /// `pg_class.relreplident`.
@@ -93,6 +114,10 @@ pub struct TableRow {
 /// A column as the catalog describes it.
 #[derive(Debug, Clone)]
 pub struct ColumnRow {
+    /// `attnum`.
+    pub attnum: i16,
+    /// `attmissingval`: what rows hold in it that are older than the column; `None` is NULL.
+    pub missing_value: Option<String>,
     /// `attname`.
     pub name: String,
     /// `attnotnull`.
@@ -129,8 +154,11 @@ impl Table {
             }
             let nullable = !column.not_null;
             let codec = Codec::new(pg, nullable);
-            let (name, type_text, key_position) = (column.name, column.type_text, column.key_position);
-            columns.push(TableColumn { name, codec, type_text, key_position });
+            let ColumnRow { attnum, name, type_text, key_position, missing_value, .. } = column;
+            if META_COLUMNS.iter().any(|(own, _)| *own == name) {
+                return Err(Refusal::Reserved(name));
+            }
+            columns.push(TableColumn { attnum, name, codec, type_text, key_position, missing_value });
         }
         let mut key: Vec<usize> = (0..columns.len())
             .filter(|at| columns.get(*at).is_some_and(|column| column.key_position.is_some()))
@@ -140,7 +168,7 @@ impl Table {
             return Err(Refusal::PrimaryKey);
         }
         let positions = columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect();
-        Ok(Self { name: row.name, oid: row.oid, identity, columns, key, positions })
+        Ok(Self { name: row.name, relation: row.relation, identity, columns, key, positions })
     }
 
     /// Schema and name.
@@ -150,7 +178,24 @@ impl Table {
 
     /// The table's OID: another one under the same name is another table.
     pub fn oid(&self) -> u32 {
-        self.oid
+        self.relation.oid
+    }
+
+    /// Which incarnation of the table it is.
+    pub fn relation(&self) -> &Relation {
+        &self.relation
+    }
+
+    /// Attribute numbers of the primary key, in the key's order.
+    pub fn key_attnums(&self) -> Vec<i16> {
+        self.key_columns().map(TableColumn::attnum).collect()
+    }
+
+    /// Lets the column at `position` be NULL, because its mirror can: an event from before `SET NOT NULL` may still bring one.
+    pub fn relax(&mut self, position: usize) {
+        if let Some(column) = self.columns.get_mut(position) {
+            column.codec = column.codec.nullable();
+        }
     }
 
     /// What the log carries of previous versions.
@@ -176,6 +221,11 @@ impl Table {
     /// Whether an event of this table can lack values that did not change.
     pub fn may_lack_values(&self) -> bool {
         self.identity == Identity::Default && self.columns.iter().any(|column| column.codec.pg().may_be_toasted())
+    }
+
+    /// Whether rows whose event does not carry every value exactly are parked instead of read again.
+    pub fn parks_inexact(&self) -> bool {
+        false
     }
 
     /// Position of a column by its name.

@@ -107,8 +107,14 @@ async fn read(client: &Client, table: &Table, keys: &[Vec<String>], meta: RowMet
     for row in &rows {
         let mut block = Block::new(table);
         let cells: Vec<Option<RawCell<'_>>> = (0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?;
-        if block.push_cells(table, cells.iter().map(|cell| cell.as_ref().map(|cell| cell.0)), meta).is_ok() {
-            found.insert(block.key(table, 0), block);
+        let cells = || cells.iter().map(|cell| cell.as_ref().map(|cell| cell.0));
+        match block.push_cells(table, cells(), meta) {
+            Ok(()) => drop(found.insert(block.key(table, 0), Ok(block))),
+            // It is there, so it is not to be taken for deleted.
+            Err(error) => {
+                block.push_key_cells(table, cells(), meta)?;
+                found.insert(block.key(table, 0), Err(error));
+            }
         }
     }
     Ok(found)

@@ -169,11 +169,15 @@ impl Decoder {
         fresh: bool,
     ) -> Result<Outcome, RowError> {
         let entry = batch.table(table);
-        let Appended { missing, other_shape } = entry.block.push_json(table, after, &self.placeholder, meta)?;
+        let appended = entry.block.push_json(table, after, &self.placeholder, meta).inspect_err(|_| {
+            // The row that is parked may have changed what a later row takes from an earlier one.
+            entry.newest.clear();
+        })?;
+        let Appended { missing, inexact, other_shape } = appended;
         let last = entry.block.rows() - 1;
         let doubt = other_shape.map(|shape| (table.name().clone(), shape));
         let doubt = doubt.filter(|doubt| !fresh && !self.history.contains(doubt));
-        if missing.is_empty() && doubt.is_none() {
+        if missing.is_empty() && inexact.is_empty() && doubt.is_none() {
             if table.may_lack_values() {
                 let key = entry.block.key(table, last);
                 entry.newest.insert(key, Newest::Row(last));
@@ -185,17 +189,25 @@ impl Decoder {
         if let Some((table, shape)) = doubt {
             return Ok(Outcome::Refresh(Doubt::Shape(table, shape)));
         }
-        if let Some(before) = before {
+        if let (Some(position), true) = (inexact.first(), table.parks_inexact()) {
+            entry.newest.clear();
+            let column = table.columns().get(*position).map_or_else(String::new, |column| column.name().to_owned());
+            return Err(RowError::Inexact(column, table.name().to_string()));
+        }
+        // An inexact value may be a changed one: no other row has it.
+        if let (Some(before), true) = (before, inexact.is_empty()) {
             let mut image = Block::new(table);
-            let lacking = image.push_json(table, before, &self.placeholder, meta).map(|appended| appended.missing);
-            let covers = lacking.is_ok_and(|lacking| missing.iter().all(|position| !lacking.contains(position)));
+            let lacking = image.push_json(table, before, &self.placeholder, meta);
+            let covers = lacking.is_ok_and(|lacking| {
+                missing.iter().all(|at| !lacking.missing.contains(at) && !lacking.inexact.contains(at))
+            });
             let same_key = image.rows() == 1 && image.key(table, 0) == key;
             if covers && same_key && entry.block.push_merged(&row, &missing, &image, 0, meta).is_some() {
                 entry.newest.insert(key, Newest::Row(last));
                 return Ok(Outcome::Applied);
             }
         }
-        let before = entry.newest.get(&key).copied();
+        let before = entry.newest.get(&key).copied().filter(|_| inexact.is_empty());
         entry.newest.insert(key, Newest::Deferred(entry.deferred.len()));
         entry.deferred.push(Deferred { row, missing, meta, before, offset });
         Ok(Outcome::Applied)
@@ -236,6 +248,7 @@ impl Decoder {
 fn letter(table: &Table, record: &Record, version: Version, error: &RowError) -> DeadLetter {
     let reason = match error {
         RowError::Cell { .. } => "not-representable",
+        RowError::Inexact(..) => "inexact",
         RowError::Malformed(_) => "malformed",
     };
     DeadLetter {

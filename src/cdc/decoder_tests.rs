@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
-use crate::catalog::{ColumnRow, Table, TableRow, TypeRow};
+use crate::catalog::{ColumnRow, Relation, Table, TableRow, TypeRow};
 use crate::domain::{Lsn, TableName, Version};
 use crate::store::kafka::Record;
 use crate::store::mirror::Log;
@@ -39,10 +39,18 @@ fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
             None => base(kind),
         };
         let key_position = (at == 0).then_some(0);
-        ColumnRow { name: (*name).into(), not_null: at == 0, key_position, type_text: (*kind).into(), type_row }
+        let (attnum, not_null) = (i16::try_from(at + 1).expect("few"), at == 0);
+        let (name, type_text) = ((*name).into(), (*kind).into());
+        ColumnRow { attnum, missing_value: None, name, not_null, key_position, type_text, type_row }
     };
     let columns = columns.iter().enumerate().map(column).collect();
-    let row = TableRow { name: TableName::new("public", name), oid: 1, kind: 'r', identity: 'f', columns };
+    let row = TableRow {
+        name: TableName::new("public", name),
+        relation: Relation::default(),
+        kind: 'r',
+        identity: 'f',
+        columns,
+    };
     Arc::new(Table::from_row(row).expect("mirrored"))
 }
 

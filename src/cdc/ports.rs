@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::catalog::{Block, RowMeta, Table};
+use crate::catalog::{Block, RowError, RowMeta, Table};
 use crate::domain::{TableName, Version};
 use crate::store::checkpoint::Checkpoint;
 use crate::store::clickhouse;
@@ -24,8 +24,8 @@ pub(super) trait Store: Send + Sync {
     async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), clickhouse::Error>;
 }
 
-/// Rows that were read again, by key (`Block::key`), each the only row of its block.
-pub(super) type Reread = HashMap<Vec<u8>, Block>;
+/// Rows that were read again, by key (`Block::key`), each the only row of its block, or why it cannot be stored.
+pub(super) type Reread = HashMap<Vec<u8>, Result<Block, RowError>>;
 
 /// PostgreSQL, where what an event lacks is read again.
 #[async_trait]

@@ -93,7 +93,7 @@ impl Writer {
         for row in &deferred {
             let at = complete(entry, row, &resolved, &reread);
             if at.is_none() {
-                letters.push(letter(entry, row));
+                letters.push(letter(entry, row, &reread));
             }
             resolved.push(at);
         }
@@ -173,7 +173,8 @@ fn complete(entry: &mut TableBatch, row: &Deferred, resolved: &[Option<usize>], 
         }
         None => match reread.get(&row.row.key(&entry.table, 0)) {
             // The whole row as it is now, under the event's version: what is later comes with later events.
-            Some(now) => entry.block.push_row_of(now, 0, row.meta)?,
+            Some(Ok(now)) => entry.block.push_row_of(now, 0, row.meta)?,
+            Some(Err(_)) => return None,
             // Gone since: its delete comes with a later event.
             None => entry.block.push_key_of(&entry.table, &row.row, row.meta),
         },
@@ -181,13 +182,17 @@ fn complete(entry: &mut TableBatch, row: &Deferred, resolved: &[Option<usize>], 
     entry.block.rows().checked_sub(1)
 }
 
-fn letter(entry: &TableBatch, row: &Deferred) -> DeadLetter {
+fn letter(entry: &TableBatch, row: &Deferred, reread: &Reread) -> DeadLetter {
+    let (reason, detail) = match reread.get(&row.row.key(&entry.table, 0)) {
+        Some(Err(error)) => ("not-representable", error.to_string()),
+        _ => ("unresolved", "values that did not change are neither in the batch nor in PostgreSQL".to_owned()),
+    };
     DeadLetter {
         id: format!("cdc/{}", row.offset),
         table: entry.table.name().mirror_name(),
         version: row.meta.version,
-        reason: "unresolved",
-        detail: "values that did not change are neither in the batch nor in PostgreSQL".to_owned(),
+        reason,
+        detail,
         message: String::new(),
     }
 }

@@ -15,3 +15,4 @@ pub mod postgres;
 pub mod posts;
 pub mod replication;
 pub mod table_shapes;
+pub mod table_states;

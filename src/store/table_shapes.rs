@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use tokio_postgres::{Client, Row};
 
-use crate::catalog::{ColumnRow, Refusal, Table, TableRow, TypeRow};
+use crate::catalog::{ColumnRow, Refusal, Relation, Table, TableRow, TypeRow};
 use crate::domain::TableName;
 
 /// Schema of the tables that are the platform's own: published, never mirrored.
@@ -31,10 +31,17 @@ select n.nspname, c.relname, c.oid, c.relkind, c.relreplident, a.attname, a.attn
        format_type(a.atttypid, a.atttypmod), t.typname, t.typtype,
        case when a.atttypmod >= 0 then a.atttypmod else r.modifier end,
        e.typname, e.typtype,
-       case when i.indisprimary and i.indimmediate then array_position(i.indkey::int2[], a.attnum) end
+       case when i.indisprimary and i.indimmediate then array_position(i.indkey::int2[], a.attnum) end,
+       a.attnum, case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
+       coalesce(member.oid, member_schema.oid, 0::oid), coalesce(pg_relation_filenode(c.oid), 0::oid),
+       (select left(md5(string_agg(x.attnum || ':' || x.xmin::text, ',' order by x.attnum)), 16)
+        from pg_attribute x where x.attrelid = c.oid and x.attnum > 0)
 from pg_publication_tables p
+join pg_publication publication on publication.pubname = p.pubname
 join pg_namespace n on n.nspname = p.schemaname
 join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
+left join pg_publication_rel member on member.prpubid = publication.oid and member.prrelid = c.oid
+left join pg_publication_namespace member_schema on member_schema.pnpubid = publication.oid and member_schema.pnnspid = n.oid
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 join resolved r on r.oid = a.atttypid
 join pg_type t on t.oid = r.base_oid
@@ -56,13 +63,13 @@ pub async fn published(client: &Client, publication: &str) -> anyhow::Result<Pub
         let name = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
         if tables.last().is_none_or(|table| table.name != name) {
             let identity = character(row, 4)?;
-            tables.push(TableRow {
-                name,
+            let relation = Relation {
                 oid: row.try_get(2)?,
-                kind: character(row, 3)?,
-                identity,
-                columns: Vec::new(),
-            });
+                membership: row.try_get(16)?,
+                file_node: row.try_get(17)?,
+                attributes: row.try_get(18)?,
+            };
+            tables.push(TableRow { name, relation, kind: character(row, 3)?, identity, columns: Vec::new() });
         }
         if let Some(table) = tables.last_mut() {
             table.columns.push(column(row)?);
@@ -88,6 +95,8 @@ fn column(row: &Row) -> anyhow::Result<ColumnRow> {
     // `indkey` is an int2vector, which counts from 0.
     let key_position = row.try_get::<_, Option<i32>>(13)?.and_then(|position| usize::try_from(position).ok());
     Ok(ColumnRow {
+        attnum: row.try_get(14)?,
+        missing_value: row.try_get(15)?,
         name: row.try_get(5)?,
         not_null: row.try_get(6)?,
         key_position,

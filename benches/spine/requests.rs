@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use platform::store::postgres;
 
+use crate::figures::{Line, line, ms, percentile};
 use crate::support::Stack;
 use crate::support::wait::wait_until;
-use crate::{Line, line, ms, percentile};
 
 const CLIENTS: usize = 16;
 const SPAN: Duration = Duration::from_secs(8);

@@ -60,6 +60,7 @@ mod tests {
     fn column(name: &str, kind: &str, not_null: bool, key_position: Option<usize>) -> ColumnRow {
         let type_row = TypeRow { name: kind.into(), kind: 'b', modifier: -1, element: None };
         ColumnRow {
+            xmin: String::new(),
             attnum: 0,
             missing_value: None,
             generated: false,
@@ -81,7 +82,14 @@ mod tests {
             column.attnum = attnum;
         }
         let relation = Relation { oid: 1, ..Relation::default() };
-        TableRow { name: TableName::new("public", "it's"), relation, kind: 'r', identity: 'd', columns }
+        TableRow {
+            name: TableName::new("public", "it's"),
+            relation,
+            kind: 'r',
+            filtered: false,
+            identity: 'd',
+            columns,
+        }
     }
 
     #[test]

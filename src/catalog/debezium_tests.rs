@@ -63,6 +63,7 @@ fn type_row(text: &str) -> TypeRow {
 
 fn table(identity: char, columns: &[(&str, &str)]) -> Table {
     let column = |(attnum, (name, kind)): (i16, &(&str, &str))| ColumnRow {
+        xmin: String::new(),
         attnum,
         missing_value: None,
         name: (*name).into(),
@@ -73,8 +74,14 @@ fn table(identity: char, columns: &[(&str, &str)]) -> Table {
         type_row: type_row(kind),
     };
     let columns = (1..).zip(columns).map(column).collect();
-    let row =
-        TableRow { name: TableName::new("public", "t"), relation: Relation::default(), kind: 'r', identity, columns };
+    let row = TableRow {
+        name: TableName::new("public", "t"),
+        relation: Relation::default(),
+        kind: 'r',
+        filtered: false,
+        identity,
+        columns,
+    };
     Table::from_row(row, &Rules::default()).expect("mirrored")
 }
 

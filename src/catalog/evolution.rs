@@ -102,6 +102,7 @@ pub fn follow(mirror: &Mirror, table: &Table) -> Result<Evolution, String> {
         evolution: Evolution { table: table.clone(), statements: Vec::new(), reload: None },
     };
     let present: Vec<Present<'_>> = mirror.columns.iter().filter_map(Present::of).collect();
+    plan.evolution.reload = ambiguous(&present, table);
     let find = |column: &TableColumn| present.iter().find(|there| there.attnum == column.attnum());
     plan.make_room(&present, table);
     plan.rename(&present, table)?;
@@ -112,6 +113,28 @@ pub fn follow(mirror: &Mirror, table: &Table) -> Result<Evolution, String> {
         }
     }
     Ok(plan.evolution)
+}
+
+/// Why values of recent events may stand under the wrong column, if they may. Events have names and no numbers: one that
+/// came before the look at the catalog may mean another column by a name.
+fn ambiguous(present: &[Present<'_>], table: &Table) -> Option<String> {
+    let named = |column: &TableColumn| present.iter().find(|there| there.name == column.name());
+    let other =
+        table.columns().iter().find(|column| named(column).is_some_and(|there| there.attnum != column.attnum()));
+    if let Some(column) = other {
+        return Some(format!("its column {} is another one than before", column.name()));
+    }
+    // Names that came and went between two looks are not known: only one change can have been made, and no column of it is
+    // gone already.
+    let seen = present.iter().map(|there| there.attnum).max().unwrap_or(0);
+    let live = |attnum: &i16| table.columns().iter().any(|column| column.attnum() == *attnum);
+    let newest = table.columns().iter().map(TableColumn::attnum).max().unwrap_or(0);
+    if !(seen.saturating_add(1)..=newest).all(|attnum| live(&attnum)) {
+        return Some("a column came and went".to_owned());
+    }
+    let mut changes = table.columns().iter().filter(|column| named(column).is_none()).map(TableColumn::xmin);
+    let first = changes.next()?;
+    changes.any(|other| other != first).then(|| "several changes gave its columns names".to_owned())
 }
 
 /// A mirror's column that mirrors one of PostgreSQL's.
@@ -150,15 +173,12 @@ impl Plan {
         self.names.push(to.to_owned());
     }
 
-    /// Dropped columns give way when their name is used again. The same name may then be in older events with the older
-    /// column's value, so the rows are loaded again.
+    /// Dropped columns give way when their name is used again.
     fn make_room(&mut self, present: &[Present<'_>], table: &Table) {
         let lives = |there: &Present<'_>| table.columns().iter().any(|column| column.attnum() == there.attnum);
         for there in present.iter().filter(|there| !lives(there)) {
             if table.position(there.name).is_some() {
                 self.rename_column(there.name, &format!("{}_dropped_{}", there.name, there.attnum));
-                let why = format!("its column {} was dropped and made anew", there.name);
-                self.evolution.reload.get_or_insert(why);
             }
         }
     }

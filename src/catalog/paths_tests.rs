@@ -32,6 +32,7 @@ fn table(kind: &str, modifier: i32, not_null: bool) -> Table {
         None => base(kind, modifier),
     };
     let column = |attnum: i16, name: &str, type_row, not_null| ColumnRow {
+        xmin: String::new(),
         attnum,
         missing_value: None,
         name: name.into(),
@@ -46,6 +47,7 @@ fn table(kind: &str, modifier: i32, not_null: bool) -> Table {
         name: TableName::new("public", "t"),
         relation: Relation::default(),
         kind: 'r',
+        filtered: false,
         identity: 'f',
         columns,
     };

@@ -35,6 +35,9 @@ pub enum Refusal {
     /// The configuration asks for a type that a column cannot have. No reason to go on without the table.
     #[error("tables.{0}.columns.{1}: {2}")]
     Mapping(String, String, Box<MappingError>),
+    /// The publication has a row filter for it: rows that pass in and out of it would be no changes that the log tells.
+    #[error("its rows are filtered by the publication; add it to the publication without WHERE")]
+    Filtered,
     /// A column has a name that the mirror needs itself.
     #[error("its column {0} has a name that the mirror needs itself; rename the column")]
     Reserved(String),
@@ -44,6 +47,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableColumn {
     attnum: i16,
+    xmin: String,
     name: String,
     codec: Codec,
     type_text: String,
@@ -75,6 +79,11 @@ impl TableColumn {
     /// Its number, which stays the same when it is renamed.
     pub fn attnum(&self) -> i16 {
         self.attnum
+    }
+
+    /// The transaction that changed it last.
+    pub fn xmin(&self) -> &str {
+        &self.xmin
     }
 
     /// What rows hold in it that are older than the column, as PostgreSQL's text: the constant default that it was added
@@ -125,6 +134,8 @@ pub struct TableRow {
     pub relation: Relation,
     /// `pg_class.relkind`.
     pub kind: char,
+    /// Whether the publication has only some of its rows.
+    pub filtered: bool,
     /// `pg_class.relreplident`.
     pub identity: char,
     /// Columns in order of `attnum`: name, NOT NULL, position in the primary key, type.
@@ -136,6 +147,8 @@ pub struct TableRow {
 pub struct ColumnRow {
     /// `attnum`.
     pub attnum: i16,
+    /// `pg_attribute.xmin`: the transaction that changed the column last.
+    pub xmin: String,
     /// `attmissingval`: what rows hold in it that are older than the column; `None` is NULL.
     pub missing_value: Option<String>,
     /// `attname`.
@@ -172,6 +185,9 @@ impl Table {
         if row.kind != 'r' {
             return Err(Refusal::Kind);
         }
+        if row.filtered {
+            return Err(Refusal::Filtered);
+        }
         let identity = match row.identity {
             'd' => Identity::Default,
             'f' => Identity::Full,
@@ -189,11 +205,11 @@ impl Table {
                 return Err(Refusal::Key(column.name, column.type_text));
             }
             let overridden = wanted.is_some();
-            let ColumnRow { attnum, name, type_text, key_position, missing_value, .. } = column;
+            let ColumnRow { attnum, xmin, name, type_text, key_position, missing_value, .. } = column;
             if META_COLUMNS.iter().any(|(own, _)| *own == name) {
                 return Err(Refusal::Reserved(name));
             }
-            columns.push(TableColumn { attnum, name, codec, type_text, key_position, missing_value, overridden });
+            columns.push(TableColumn { attnum, xmin, name, codec, type_text, key_position, missing_value, overridden });
         }
         if let Some(column) = rules.types.keys().find(|name| columns.iter().all(|column| column.name != **name)) {
             let names = columns.iter().map(TableColumn::name).collect::<Vec<_>>().join(", ");

@@ -41,13 +41,24 @@ fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
         let key_position = (at == 0).then_some(0);
         let (attnum, not_null) = (i16::try_from(at + 1).expect("few"), at == 0);
         let (name, type_text) = ((*name).into(), (*kind).into());
-        ColumnRow { attnum, missing_value: None, generated: false, name, not_null, key_position, type_text, type_row }
+        ColumnRow {
+            xmin: String::new(),
+            attnum,
+            missing_value: None,
+            generated: false,
+            name,
+            not_null,
+            key_position,
+            type_text,
+            type_row,
+        }
     };
     let columns = columns.iter().enumerate().map(column).collect();
     let row = TableRow {
         name: TableName::new("public", name),
         relation: Relation::default(),
         kind: 'r',
+        filtered: false,
         identity: 'f',
         columns,
     };

@@ -38,7 +38,7 @@ select n.nspname, c.relname, c.oid, c.relkind, c.relreplident, a.attname, a.attn
        coalesce(member.oid, member_schema.oid, 0::oid), coalesce(pg_relation_filenode(c.oid), 0::oid),
        (select left(md5(string_agg(x.attnum || ':' || x.xmin::text, ',' order by x.attnum)), 16)
         from pg_attribute x where x.attrelid = c.oid and x.attnum > 0),
-       er.modifier, a.attgenerated <> ''
+       er.modifier, a.attgenerated <> '', a.xmin::text, p.rowfilter is not null
 from pg_publication_tables p
 join pg_publication publication on publication.pubname = p.pubname
 join pg_namespace n on n.nspname = p.schemaname
@@ -78,7 +78,8 @@ pub async fn published(
                 file_node: row.try_get(17)?,
                 attributes: row.try_get(18)?,
             };
-            tables.push(TableRow { name, relation, kind: character(row, 3)?, identity, columns: Vec::new() });
+            let (kind, filtered) = (character(row, 3)?, row.try_get(22)?);
+            tables.push(TableRow { name, relation, kind, filtered, identity, columns: Vec::new() });
         }
         if let Some(table) = tables.last_mut() {
             table.columns.push(column(row)?);
@@ -124,6 +125,7 @@ fn column(row: &Row) -> anyhow::Result<ColumnRow> {
     let key_position = row.try_get::<_, Option<i32>>(13)?.and_then(|position| usize::try_from(position).ok());
     Ok(ColumnRow {
         attnum: row.try_get(14)?,
+        xmin: row.try_get(21)?,
         missing_value: row.try_get(15)?,
         name: row.try_get(5)?,
         not_null: row.try_get(6)?,

@@ -145,8 +145,8 @@ pub(super) fn check_tables(seen: &Seen, tables: &[String]) -> ApiResult<()> {
     for table in tables {
         let Some(state) = seen.tables.get(table) else { continue };
         let what = match state.state.as_str() {
-            word @ ("loading" | "halted") if state.reason.is_empty() => word.to_owned(),
-            word @ ("loading" | "halted") => format!("{word}: {}", state.reason),
+            word @ ("wanted" | "loading" | "halted" | "left") if state.reason.is_empty() => word.to_owned(),
+            word @ ("wanted" | "loading" | "halted" | "left") => format!("{word}: {}", state.reason),
             // A load is complete when the changes that ran beside it are applied too.
             _ if state.snapshot > watermark => "loaded, and the changes since its load are being applied".to_owned(),
             _ => continue,

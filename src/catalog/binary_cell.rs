@@ -4,7 +4,8 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
-use super::codec::{CellError, Codec, uuid_bytes};
+use super::array_json;
+use super::codec::{CellError, Codec, MONEY, uuid_bytes};
 use super::column::Column;
 use super::{PgType, decimal};
 
@@ -13,7 +14,7 @@ const EPOCH_MICROS: i64 = 946_684_800_000_000;
 /// The same in days.
 const EPOCH_DAYS: i32 = 10_957;
 
-const ARRAY: CellError = CellError::Malformed("an array in binary form");
+pub(super) const ARRAY: CellError = CellError::Malformed("an array in binary form");
 
 impl Codec {
     /// Appends a cell in binary form; `None` is NULL.
@@ -29,16 +30,17 @@ impl Codec {
             PgType::Int8 => self.push_int(column, i64::from_be_bytes(bytes.try_into().map_err(|_| fixed)?)),
             PgType::Oid => self.push_int(column, u32::from_be_bytes(bytes.try_into().map_err(|_| fixed)?).into()),
             PgType::Float4 => {
-                column.push(&f32::from_be_bytes(bytes.try_into().map_err(|_| fixed)?).to_le_bytes());
+                let value = f32::from_be_bytes(bytes.try_into().map_err(|_| fixed)?);
+                // NaN has many bit patterns, and the log only one.
+                column.push(&(if value.is_nan() { f32::NAN } else { value }).to_le_bytes());
                 Ok(())
             }
-            PgType::Float8 => self.push_float(column, f64::from_be_bytes(bytes.try_into().map_err(|_| fixed)?)),
-            PgType::Numeric { precision, scale } => {
-                let value = decimal::from_binary(bytes, *precision, *scale)
-                    .ok_or(CellError::NotRepresentable("this numeric"))?;
-                Self::push_decimal(column, value, *precision);
-                Ok(())
+            PgType::Float8 => {
+                let value = f64::from_be_bytes(bytes.try_into().map_err(|_| fixed)?);
+                self.push_float(column, if value.is_nan() { f64::NAN } else { value })
             }
+            PgType::Numeric { precision, scale } => Self::push_binary_decimal(column, bytes, *precision, *scale),
+            PgType::Money => Self::push_binary_decimal(column, bytes, MONEY.0, MONEY.1),
             PgType::Uuid => {
                 column.push(&uuid_bytes(u128::from_be_bytes(bytes.try_into().map_err(|_| fixed)?)));
                 Ok(())
@@ -63,6 +65,12 @@ impl Codec {
             },
             PgType::Text { .. }
             | PgType::TextForm
+            | PgType::TextOnly(_)
+            | PgType::AsText(_)
+            | PgType::Inet
+            | PgType::Xml
+            | PgType::Tstzrange
+            | PgType::Interval
             | PgType::Time
             | PgType::NumericText
             | PgType::Json
@@ -70,34 +78,46 @@ impl Codec {
                 column.push(bytes);
                 Ok(())
             }
+            PgType::Array(_) if self.is_postgres_json() => {
+                column.push(bytes);
+                Ok(())
+            }
             PgType::Array(_) => self.push_binary_array(column, bytes),
         }
     }
 
+    fn push_binary_decimal(column: &mut Column, bytes: &[u8], precision: u8, scale: u8) -> Result<(), CellError> {
+        let value = decimal::from_binary(bytes, precision, scale).ok_or_else(|| {
+            CellError::NotRepresentable(match bytes.get(4..6) {
+                Some([0xC0, 0]) => "NaN in a Decimal",
+                Some([0xD0 | 0xF0, 0]) => "infinity in a Decimal",
+                _ => "a numeric with other digits than the Decimal has",
+            })
+        })?;
+        Self::push_decimal(column, value, precision);
+        Ok(())
+    }
+
+    /// Lower bounds are left out, as the log leaves them out.
     fn push_binary_array(&self, column: &mut Column, mut bytes: &[u8]) -> Result<(), CellError> {
         let codec = self.element().ok_or(ARRAY)?;
         let (dimensions, _has_null, _oid) = (take_i32(&mut bytes)?, take_i32(&mut bytes)?, take_i32(&mut bytes)?);
-        let count = match dimensions {
-            0 => 0,
-            1 => {
-                let (count, lower_bound) = (take_i32(&mut bytes)?, take_i32(&mut bytes)?);
-                if lower_bound != 1 {
-                    return Err(CellError::NotRepresentable("an array whose first index is not 1"));
-                }
-                count
-            }
-            _ => return Err(CellError::NotRepresentable("an array with several dimensions")),
-        };
+        let mut counts = Vec::new();
+        for _ in 0..dimensions {
+            let (count, _lower_bound) = (take_i32(&mut bytes)?, take_i32(&mut bytes)?);
+            counts.push(count);
+        }
         if self.is_json_array() {
-            let mut text = String::from("[");
-            for index in 0..count {
-                text.push_str(if index == 0 { "" } else { "," });
-                text.push_str(&json_element(codec.pg(), take_cell(&mut bytes)?)?);
-            }
-            text.push(']');
+            let mut text = String::new();
+            array_json::write_binary(&mut text, codec.pg(), &counts, &mut bytes)?;
             column.push(text.as_bytes());
             return Ok(());
         }
+        let count = match *counts.as_slice() {
+            [] => 0,
+            [count] => count,
+            _ => return Err(CellError::NotRepresentable("an array with several dimensions")),
+        };
         let inner = column.elements().ok_or(ARRAY)?;
         for _ in 0..count {
             codec.push_binary(inner, take_cell(&mut bytes)?)?;
@@ -107,51 +127,6 @@ impl Codec {
     }
 }
 
-/// An element as Debezium's JSON has it, so that both paths store the same text.
-fn json_element(pg: &PgType, bytes: Option<&[u8]>) -> Result<String, CellError> {
-    let Some(bytes) = bytes else {
-        return Ok("null".into());
-    };
-    let float = |text: String, finite: bool| if finite { text } else { format!("\"{text}\"") };
-    Ok(match pg {
-        PgType::Bool => (bytes == [1]).to_string(),
-        PgType::Int2 => i16::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?).to_string(),
-        PgType::Int4 => i32::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?).to_string(),
-        PgType::Int8 => i64::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?).to_string(),
-        PgType::Float4 => {
-            let value = f32::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?);
-            // The JSON path reads the shortest text into a double and prints that.
-            let printed = value.to_string().parse::<f64>().map_err(|_| ARRAY)?;
-            float(
-                serde_json::Number::from_f64(printed).map_or_else(|| special(f64::from(value)), |n| n.to_string()),
-                value.is_finite(),
-            )
-        }
-        PgType::Float8 => {
-            let value = f64::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?);
-            float(
-                serde_json::Number::from_f64(value).map_or_else(|| special(value), |n| n.to_string()),
-                value.is_finite(),
-            )
-        }
-        PgType::Uuid => format!("\"{}\"", uuid::Uuid::from_slice(bytes).map_err(|_| ARRAY)?),
-        _ => {
-            serde_json::Value::from(std::str::from_utf8(bytes).map_err(|_| CellError::Malformed("UTF-8"))?).to_string()
-        }
-    })
-}
-
-fn special(value: f64) -> String {
-    if value.is_nan() {
-        "NaN"
-    } else if value > 0.0 {
-        "Infinity"
-    } else {
-        "-Infinity"
-    }
-    .to_owned()
-}
-
 fn take_i32(bytes: &mut &[u8]) -> Result<i32, CellError> {
     let (value, rest) = bytes.split_first_chunk::<4>().ok_or(ARRAY)?;
     *bytes = rest;
@@ -159,7 +134,7 @@ fn take_i32(bytes: &mut &[u8]) -> Result<i32, CellError> {
 }
 
 /// A length and that many bytes; −1 is NULL.
-fn take_cell<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CellError> {
+pub(super) fn take_cell<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>, CellError> {
     let length = take_i32(bytes)?;
     match usize::try_from(length) {
         Ok(length) => Ok(Some(bytes.split_off(..length).ok_or(ARRAY)?)),

@@ -25,6 +25,9 @@ pub struct RowMeta {
 /// Why a row is not in the block.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
+    /// The event does not carry a value exactly, and the configuration says to park such rows.
+    #[error("column {0}: the log does not carry this value exactly, and tables.{1}.inexact is \"park\"")]
+    Inexact(String, String),
     /// A value cannot be stored; the row is to be parked.
     #[error("column {column}: {error}")]
     Cell {
@@ -43,6 +46,9 @@ pub enum RowError {
 pub struct Appended {
     /// Positions of columns whose value the event does not know: unchanged TOAST, or missing from it.
     pub missing: Vec<usize>,
+    /// Positions of columns whose value the event carries in a form that is not exact. Neither a before-image nor an
+    /// earlier row can have it: the row must be read again.
+    pub inexact: Vec<usize>,
     /// How the event's shape differs from the table's: its fields more, and its columns less. `None`: it does not.
     pub other_shape: Option<String>,
 }
@@ -134,18 +140,24 @@ impl Block {
         meta: RowMeta,
     ) -> Result<Appended, RowError> {
         let state = self.read_json(table, row, placeholder)?;
-        let mut missing = state.unavailable;
+        let RowState { seen, unavailable: mut missing, mut inexact, unknown, .. } = state;
         let mut absent = Vec::new();
-        for (position, (column, seen)) in self.columns.iter_mut().zip(&state.seen).enumerate() {
-            if !seen {
-                column.push_default();
+        for (position, ((column, field), seen)) in self.columns.iter_mut().zip(table.columns()).zip(&seen).enumerate() {
+            if *seen {
+                continue;
+            }
+            column.push_default();
+            // A generated column is in no event; that is no other shape.
+            if field.codec().is_never_exact() {
+                inexact.push(position);
+            } else {
                 missing.push(position);
                 absent.push(position);
             }
         }
         self.push_meta(meta);
-        let differs = !absent.is_empty() || !state.unknown.is_empty();
-        Ok(Appended { missing, other_shape: differs.then(|| format!("{:?} {absent:?}", state.unknown)) })
+        let differs = !absent.is_empty() || !unknown.is_empty();
+        Ok(Appended { missing, inexact, other_shape: differs.then(|| format!("{unknown:?} {absent:?}")) })
     }
 
     /// Appends a tombstone: the key out of `row`, which may hold made-up values elsewhere.
@@ -168,14 +180,37 @@ impl Block {
         {
             return Err(row_error(table, position, error));
         }
-        self.push_key_of(table, &scratch, meta);
+        self.push_key_of(table, &scratch, 0, meta);
         Ok(())
     }
 
-    /// Appends a tombstone for the key of the only row of `row`.
-    pub fn push_key_of(&mut self, table: &Table, row: &Self, meta: RowMeta) {
+    /// Appends a tombstone for the key of a tuple whose other cells may be of any form: for a row that cannot be stored.
+    ///
+    /// # Errors
+    /// A key column cannot be stored; the block is as it was.
+    pub fn push_key_cells<'a>(
+        &mut self,
+        table: &Table,
+        mut cells: impl Iterator<Item = Option<&'a [u8]>>,
+        meta: RowMeta,
+    ) -> Result<(), RowError> {
+        for (position, (field, column)) in table.columns().iter().zip(&mut self.columns).enumerate() {
+            let cell = cells.next().flatten();
+            if !table.key().contains(&position) {
+                column.push_default();
+            } else if let Err(error) = field.codec().push_binary(column, cell) {
+                self.rewind();
+                return Err(row_error(table, position, error));
+            }
+        }
+        self.push_meta(RowMeta { deleted: true, ..meta });
+        Ok(())
+    }
+
+    /// Appends a tombstone for the key of row `at` of `row`, a block of the same table.
+    pub fn push_key_of(&mut self, table: &Table, row: &Self, at: usize, meta: RowMeta) {
         for (position, (column, from)) in self.columns.iter_mut().zip(&row.columns).enumerate() {
-            let copied = table.key().contains(&position).then(|| column.push_from(from, 0)).flatten();
+            let copied = table.key().contains(&position).then(|| column.push_from(from, at)).flatten();
             if copied.is_none() {
                 column.push_default();
             }
@@ -212,17 +247,16 @@ impl Block {
         Ok(())
     }
 
-    /// Appends the only row of `row`, with `replaced` columns taken from row `at` of `donor`.
+    /// Appends a row (block and place), with `replaced` columns taken from the row `donor`.
     pub fn push_merged(
         &mut self,
-        row: &Self,
+        row: (&Self, usize),
         replaced: &[usize],
-        donor: &Self,
-        at: usize,
+        donor: (&Self, usize),
         meta: RowMeta,
     ) -> Option<()> {
         for (position, column) in self.columns.iter_mut().enumerate() {
-            let (source, index) = if replaced.contains(&position) { (donor, at) } else { (row, 0) };
+            let (source, index) = if replaced.contains(&position) { donor } else { row };
             let copied = source.columns.get(position).and_then(|from| column.push_from(from, index));
             if copied.is_none() {
                 self.rewind();
@@ -246,23 +280,23 @@ impl Block {
         Some(())
     }
 
-    /// The newest row as a block of its own, taken out of this one.
-    pub fn pop_last(&mut self, table: &Table) -> Option<Self> {
-        let mut row = Self::new(table);
-        let last = self.rows.checked_sub(1)?;
-        for (to, from) in row.columns.iter_mut().zip(&self.columns) {
-            to.push_from(from, last)?;
+    /// Moves the newest row to the end of `other`, a block of the same table.
+    pub fn move_last_to(&mut self, other: &mut Self) {
+        let Some(last) = self.rows.checked_sub(1) else { return };
+        let own = self.columns.iter().chain(self.meta());
+        for (to, from) in other.all_mut().zip(own) {
+            // Both have the same columns, and the row is there.
+            let _ = to.push_from(from, last);
         }
-        for (to, from) in row.meta_mut().into_iter().zip(self.meta()) {
-            to.push_from(from, last)?;
-        }
-        row.rows = 1;
-        self.rows = last;
-        self.rewind();
-        for column in self.meta_mut() {
-            column.truncate(last);
-        }
-        Some(row)
+        other.rows += 1;
+        self.truncate(last);
+    }
+
+    /// Keeps the first `rows` rows.
+    pub fn truncate(&mut self, rows: usize) {
+        self.rows = self.rows.min(rows);
+        let rows = self.rows;
+        self.all_mut().for_each(|column| column.truncate(rows));
     }
 
     /// The block in ClickHouse's `Native` format, with the mirror's own columns last.
@@ -327,8 +361,9 @@ impl Block {
         [&self.versions, &self.deleted, &self.committed_at, &self.synced_at]
     }
 
-    fn meta_mut(&mut self) -> [&mut Column; 4] {
-        [&mut self.versions, &mut self.deleted, &mut self.committed_at, &mut self.synced_at]
+    fn all_mut(&mut self) -> impl Iterator<Item = &mut Column> {
+        let meta = [&mut self.versions, &mut self.deleted, &mut self.committed_at, &mut self.synced_at];
+        self.columns.iter_mut().chain(meta)
     }
 }
 

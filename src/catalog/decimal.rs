@@ -68,6 +68,19 @@ pub(super) fn from_binary(bytes: &[u8], precision: u8, scale: u8) -> Option<i128
     fits(value, precision).then_some(if sign == NEGATIVE { -value } else { value })
 }
 
+/// The text of a stored decimal: little-endian bytes of 32, 64 or 128 bits in units of 10^−scale.
+pub(super) fn to_text(bytes: &[u8], scale: u8) -> Option<String> {
+    let value = match bytes.len() {
+        4 => i128::from(i32::from_le_bytes(bytes.try_into().ok()?)),
+        8 => i128::from(i64::from_le_bytes(bytes.try_into().ok()?)),
+        _ => i128::from_le_bytes(bytes.try_into().ok()?),
+    };
+    let (sign, scale) = (if value < 0 { "-" } else { "" }, usize::from(scale));
+    let digits = format!("{:0width$}", value.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at_checked(digits.len() - scale)?;
+    Some(if scale == 0 { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") })
+}
+
 fn fits(value: i128, precision: u8) -> bool {
     10i128.checked_pow(u32::from(precision)).is_none_or(|limit| value < limit)
 }
@@ -83,6 +96,12 @@ mod tests {
         assert_eq!(parse("1.2000000", 4, 3), Some(1200));
         for text in ["", "-", ".", "1.2345", "10", "NaN", "1e3", "1.2.3", " 1"] {
             assert_eq!(parse(text, 4, 3), None, "{text}");
+        }
+        for text in ["0.682", "-12.340", "0.000", "-0.001"] {
+            let value = parse(text, 5, 3).expect("a decimal");
+            assert_eq!(to_text(&value.to_le_bytes(), 3).as_deref(), Some(text));
+            let narrow = i32::try_from(value).expect("small");
+            assert_eq!(to_text(&narrow.to_le_bytes(), 3).as_deref(), Some(text));
         }
         let nines = "9".repeat(38);
         assert_eq!(parse(&nines, 38, 0), Some(10i128.pow(38) - 1));

@@ -6,8 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
+use super::array_json;
 use super::codec::{CellError, Codec};
 use super::column::Column;
+use super::trust::Trust;
 use super::{PgType, Table};
 
 /// Text that stands for a TOAST value that an update did not touch, in the forms that it takes.
@@ -32,6 +34,8 @@ pub(super) struct RowState {
     pub(super) seen: Vec<bool>,
     /// Columns whose value the row does not know: unchanged TOAST. They hold a default meanwhile.
     pub(super) unavailable: Vec<usize>,
+    /// Columns whose value came in a form that is not exact. They hold a default meanwhile.
+    pub(super) inexact: Vec<usize>,
     /// Fields of the row that the table has not.
     pub(super) unknown: Vec<String>,
     /// The first value that cannot be stored, with the column's position.
@@ -82,10 +86,25 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
             if std::mem::replace(seen, true) {
                 return Err(A::Error::custom("a field twice in one row"));
             }
-            let outcome =
-                map.next_value_seed(CellSeed { codec: field.codec(), column, placeholder: self.placeholder })?;
+            let codec = field.codec();
+            let outcome = match codec.trust() {
+                Trust::Never { null_is_exact } => {
+                    let value = map.next_value::<Option<serde::de::IgnoredAny>>()?;
+                    if value.is_none() && null_is_exact { codec.push_null(column) } else { Err(CellError::Inexact) }
+                        .into()
+                }
+                Trust::Exact | Trust::NullIsSuspect => {
+                    map.next_value_seed(CellSeed { codec, column, placeholder: self.placeholder })?
+                }
+            };
             match outcome {
                 Cell::Stored => {}
+                Cell::Inexact => {
+                    // Half an array may be in the column.
+                    column.truncate(column.rows());
+                    column.push_default();
+                    self.state.inexact.push(position);
+                }
                 Cell::Unavailable => self.state.unavailable.push(position),
                 Cell::Refused(error) => {
                     // The rest is read for its form only; the whole row is taken back.
@@ -133,6 +152,7 @@ impl Visitor<'_> for FieldSeed<'_> {
 enum Cell {
     Stored,
     Unavailable,
+    Inexact,
     Refused(CellError),
 }
 
@@ -140,6 +160,7 @@ impl From<Result<(), CellError>> for Cell {
     fn from(result: Result<(), CellError>) -> Self {
         match result {
             Ok(()) => Self::Stored,
+            Err(CellError::Inexact) => Self::Inexact,
             Err(error) => Self::Refused(error),
         }
     }
@@ -174,6 +195,9 @@ impl<'de> Visitor<'de> for CellSeed<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<Cell, E> {
+        if self.codec.trust() == Trust::NullIsSuspect {
+            return Ok(Cell::Inexact);
+        }
         Ok(self.codec.push_null(self.column).into())
     }
 
@@ -199,6 +223,7 @@ impl<'de> Visitor<'de> for CellSeed<'_> {
     fn visit_str<E>(self, text: &str) -> Result<Cell, E> {
         let stands_for_unchanged = match self.codec.pg() {
             PgType::Bytea => text == self.placeholder.base64,
+            PgType::AsText(inner) if **inner == PgType::Bytea => text == self.placeholder.base64,
             pg => pg.may_be_toasted() && text == self.placeholder.text,
         };
         if stands_for_unchanged {
@@ -215,7 +240,7 @@ impl<'de> Visitor<'de> for CellSeed<'_> {
         if is_placeholder(&elements, self.placeholder) {
             return Ok(self.unavailable());
         }
-        Ok(push_array(self.codec, self.column, &elements).into())
+        Ok(array_json::push(self.codec, self.column, &elements).into())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cell, A::Error> {
@@ -231,35 +256,5 @@ fn is_placeholder(elements: &[serde_json::Value], placeholder: &Placeholder) -> 
             elements.len() == placeholder.codes.len()
                 && elements.iter().zip(&placeholder.codes).all(|(a, b)| a.as_i64() == Some(*b))
         }
-    }
-}
-
-fn push_array(codec: &Codec, column: &mut Column, elements: &[serde_json::Value]) -> Result<(), CellError> {
-    use serde_json::Value;
-    let element_codec = codec.element().ok_or(CellError::Malformed("a plain value, not an array"))?;
-    if codec.is_json_array() {
-        let mut scratch = element_codec.new_column();
-        elements.iter().try_for_each(|element| push_element(&element_codec, &mut scratch, element))?;
-        column.push(Value::from(elements.to_vec()).to_string().as_bytes());
-        return Ok(());
-    }
-    let inner = column.elements().ok_or(CellError::Malformed("a plain value, not an array"))?;
-    elements.iter().try_for_each(|element| push_element(&element_codec, inner, element))?;
-    column.end_array();
-    Ok(())
-}
-
-fn push_element(codec: &Codec, column: &mut Column, element: &serde_json::Value) -> Result<(), CellError> {
-    use serde_json::Value;
-    match element {
-        Value::Null => codec.push_null(column),
-        Value::Bool(value) => codec.push_bool(column, *value),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(value), _) => codec.push_int(column, value),
-            (None, Some(value)) => codec.push_float(column, value),
-            (None, None) => Err(CellError::OutOfRange("Int64")),
-        },
-        Value::String(text) => codec.push_text(column, text),
-        Value::Array(_) | Value::Object(_) => Err(CellError::NotRepresentable("an array with several dimensions")),
     }
 }

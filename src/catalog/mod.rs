@@ -11,17 +11,30 @@
 //! The sink decodes JSON, the load decodes PostgreSQL's binary format; both write the same bytes into the same columns.
 
 mod aggregate;
+mod array_json;
 mod binary_cell;
 mod block;
+mod clickhouse_type;
 mod codec;
 mod column;
 mod ddl;
+#[cfg(test)]
+mod debezium_tests;
 mod decimal;
 pub mod endpoint;
 pub mod endpoint_parameter;
+mod evolution;
+#[cfg(test)]
+mod evolution_tests;
 mod json_row;
+mod mapping;
+#[cfg(test)]
+mod paths_tests;
 mod pg_type;
+mod postgres_text;
+mod relation;
 mod table;
+mod trust;
 
 pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
 pub use binary_cell::{CopyReader, MalformedCopy};
@@ -29,6 +42,10 @@ pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
 pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};
+pub use evolution::{Comparison, Evolution, Mirror, MirrorColumn, comment_relation, compare, drop_mirror, follow};
 pub use json_row::Placeholder;
-pub use pg_type::{PgType, TypeRow};
+pub use mapping::{Inexact, MappingError, Rules};
+pub use pg_type::{NullIs, PgType, TypeRow};
+pub use relation::Relation;
 pub use table::{ColumnRow, Identity, Refusal, Table, TableColumn, TableRow};
+pub use trust::Trust;

@@ -1,4 +1,4 @@
-//! PostgreSQL's types, as far as they are mirrored.
+//! PostgreSQL's types.
 
 /// A type as `pg_type` describes it, with domains already followed to their base.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub struct TypeRow {
     pub element: Option<Box<TypeRow>>,
 }
 
-/// A type that is mirrored exactly.
+/// A type, by how its values are read and stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PgType {
     /// `boolean`
@@ -39,6 +39,8 @@ pub enum PgType {
     },
     /// Every other `numeric`, as PostgreSQL's text.
     NumericText,
+    /// `money`, as a number with two digits after the point.
+    Money,
     /// `text`, `varchar`, `char(n)`, `name`, and enums (`label` set).
     Text {
         /// An enum's label: few different values.
@@ -54,34 +56,61 @@ pub enum PgType {
     Timestamp,
     /// `timestamptz`
     Timestamptz,
+    /// `interval`, as PostgreSQL's text.
+    Interval,
     /// `json`
     Json,
     /// `jsonb`
     Jsonb,
     /// `bytea`
     Bytea,
-    /// `inet`, `cidr`, `macaddr`, `macaddr8`, `citext`, `xml`, as PostgreSQL's text.
+    /// `inet`, as PostgreSQL's text.
+    Inet,
+    /// `xml`, as PostgreSQL prints it: without the declaration's encoding.
+    Xml,
+    /// `tstzrange`, as PostgreSQL's text in UTC.
+    Tstzrange,
+    /// `cidr`, `macaddr`, `macaddr8`, `citext`, `tsvector` and the other built-in ranges: PostgreSQL's text, which is also
+    /// what Debezium sends.
     TextForm,
-    /// An array with one dimension.
+    /// Every other type, as PostgreSQL's text, which Debezium does not send.
+    TextOnly(NullIs),
+    /// A type that the configuration stores as PostgreSQL's text instead.
+    AsText(Box<PgType>),
+    /// An array.
     Array(Box<PgType>),
 }
 
+/// When a NULL in the log is a NULL, and not a stand-in for a value that the log leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NullIs {
+    /// Always: values have a fixed size and are never out of line.
+    Null,
+    /// Under REPLICA IDENTITY FULL.
+    NullUnderFull,
+    /// Never known.
+    Unknown,
+}
+
 impl PgType {
-    /// The type, or `None` when it is not mirrored yet.
-    pub fn from_row(row: &TypeRow) -> Option<Self> {
-        if let Some(element) = &row.element {
-            let element = Self::from_row(element)?;
-            return element.may_be_element().then(|| Self::Array(Box::new(element)));
+    /// The type. What has no form of its own here is mirrored as PostgreSQL's text.
+    pub fn from_row(row: &TypeRow) -> Self {
+        match (&row.element, row.kind, row.name.as_str()) {
+            // No arrays to PostgreSQL's array functions, although they have elements.
+            (Some(_), _, "int2vector" | "oidvector") => Self::TextOnly(NullIs::Null),
+            (Some(element), ..) => {
+                let element = Self::from_row(element);
+                Self::Array(Box::new(if element.may_be_element() { element } else { Self::TextOnly(NullIs::Unknown) }))
+            }
+            (None, 'e', _) => Self::Text { label: true },
+            (None, 'b' | 'r', name) => Self::from_base(name, row.modifier),
+            (None, 'c' | 'm', _) => Self::TextOnly(NullIs::NullUnderFull),
+            _ => Self::TextOnly(NullIs::Unknown),
         }
-        Some(match (row.kind, row.name.as_str()) {
-            ('e', _) => Self::Text { label: true },
-            ('b', name) => Self::from_base(name, row.modifier)?,
-            _ => return None,
-        })
     }
 
-    fn from_base(name: &str, modifier: i32) -> Option<Self> {
-        Some(match name {
+    fn from_base(name: &str, modifier: i32) -> Self {
+        match name {
             "bool" => Self::Bool,
             "int2" => Self::Int2,
             "int4" => Self::Int4,
@@ -90,22 +119,37 @@ impl PgType {
             "float4" => Self::Float4,
             "float8" => Self::Float8,
             "numeric" => numeric(modifier),
+            "money" => Self::Money,
             "text" | "varchar" | "bpchar" | "name" => Self::Text { label: false },
             "uuid" => Self::Uuid,
             "date" => Self::Date,
             "time" => Self::Time,
             "timestamp" => Self::Timestamp,
             "timestamptz" => Self::Timestamptz,
+            "interval" => Self::Interval,
             "json" => Self::Json,
             "jsonb" => Self::Jsonb,
             "bytea" => Self::Bytea,
-            "inet" | "cidr" | "macaddr" | "macaddr8" | "citext" | "xml" => Self::TextForm,
-            _ => return None,
-        })
+            "inet" => Self::Inet,
+            "xml" => Self::Xml,
+            "tstzrange" => Self::Tstzrange,
+            "cidr" | "macaddr" | "macaddr8" | "citext" | "tsvector" | "int4range" | "int8range" | "numrange"
+            | "tsrange" | "daterange" => Self::TextForm,
+            "timetz" | "point" | "line" | "lseg" | "box" | "circle" | "pg_lsn" | "xid" | "xid8" | "regclass"
+            | "regtype" | "regproc" | "regprocedure" => Self::TextOnly(NullIs::Null),
+            "bit" | "varbit" | "hstore" | "path" | "polygon" | "tsquery" => Self::TextOnly(NullIs::NullUnderFull),
+            _ => Self::TextOnly(NullIs::Unknown),
+        }
     }
 
-    /// Elements whose JSON form Debezium carries exactly.
+    /// Elements that are stored as their type; of other types an array holds the text.
     fn may_be_element(&self) -> bool {
+        self.is_plain_element()
+            || matches!(self, Self::Oid | Self::Date | Self::Timestamp | Self::Timestamptz | Self::Bytea)
+    }
+
+    /// Elements whose JSON form Debezium carries exactly, in an array of one dimension.
+    pub(super) fn is_plain_element(&self) -> bool {
         matches!(
             self,
             Self::Bool
@@ -116,36 +160,47 @@ impl PgType {
                 | Self::Float8
                 | Self::Text { .. }
                 | Self::Uuid
-        )
-    }
-
-    /// Whether PostgreSQL may store a value out of line, so that an update can leave it out of the log.
-    pub fn may_be_toasted(&self) -> bool {
-        matches!(
-            self,
-            Self::Text { label: false }
-                | Self::TextForm
-                | Self::Json
-                | Self::Jsonb
-                | Self::Bytea
-                | Self::Array(_)
                 | Self::Numeric { .. }
                 | Self::NumericText
         )
     }
 
-    /// Whether Debezium's stand-in for an unchanged out-of-line value can be told from a value. For the other arrays it is a
-    /// made-up value or NULL.
-    pub fn placeholder_is_recognised(&self) -> bool {
-        match self {
-            Self::Array(element) => matches!(**element, Self::Text { .. } | Self::Int4 | Self::Int8),
-            _ => true,
-        }
+    /// Whether it is a `numeric`.
+    pub(super) fn is_numeric(&self) -> bool {
+        matches!(self, Self::Numeric { .. } | Self::NumericText)
     }
 
-    /// Whether PostgreSQL is asked for the value as `column::text`, not in its binary form.
-    pub fn is_read_as_text(&self) -> bool {
-        matches!(self, Self::TextForm | Self::Time | Self::NumericText | Self::Text { label: true })
+    /// Whether PostgreSQL may store a value out of line, so that an update can leave it out of the log.
+    pub fn may_be_toasted(&self) -> bool {
+        match self {
+            Self::Text { label } => !label,
+            Self::AsText(inner) => inner.may_be_toasted(),
+            Self::TextForm
+            | Self::TextOnly(_)
+            | Self::Inet
+            | Self::Xml
+            | Self::Tstzrange
+            | Self::Json
+            | Self::Jsonb
+            | Self::Bytea
+            | Self::Array(_)
+            | Self::Numeric { .. }
+            | Self::NumericText => true,
+            Self::Bool
+            | Self::Int2
+            | Self::Int4
+            | Self::Int8
+            | Self::Oid
+            | Self::Float4
+            | Self::Float8
+            | Self::Money
+            | Self::Uuid
+            | Self::Date
+            | Self::Time
+            | Self::Timestamp
+            | Self::Timestamptz
+            | Self::Interval => false,
+        }
     }
 }
 
@@ -157,8 +212,12 @@ fn numeric(modifier: i32) -> PgType {
     let packed = modifier - 4;
     let precision = packed >> 16;
     let scale = ((packed & 0x7ff) ^ 1024) - 1024;
-    match (u8::try_from(precision), u8::try_from(scale)) {
-        (Ok(precision @ 1..=38), Ok(scale)) if scale <= precision => PgType::Numeric { precision, scale },
+    // A negative scale rounds to tens or hundreds; one above the precision leaves zeros behind the point.
+    let digits = if scale < 0 { precision - scale } else { precision.max(scale) };
+    match (u8::try_from(digits), u8::try_from(scale.max(0))) {
+        (Ok(precision @ 1..=38), Ok(scale)) => PgType::Numeric { precision, scale },
+        // Debezium writes a long tail of zeros for it.
+        _ if scale < 0 => PgType::TextOnly(NullIs::NullUnderFull),
         _ => PgType::NumericText,
     }
 }
@@ -174,19 +233,22 @@ mod tests {
     #[test]
     fn modifiers_of_numeric() {
         let packed = |precision: i32, scale: i32| ((precision << 16) | (scale & 0x7ff)) + 4;
-        assert_eq!(PgType::from_row(&base("numeric", packed(4, 3))), Some(PgType::Numeric { precision: 4, scale: 3 }));
-        for modifier in [-1, packed(39, 0), packed(5, -2), packed(2, 5)] {
-            assert_eq!(PgType::from_row(&base("numeric", modifier)), Some(PgType::NumericText), "{modifier}");
-        }
+        let decimal = |precision, scale| PgType::Numeric { precision, scale };
+        let of = |precision, scale| PgType::from_row(&base("numeric", packed(precision, scale)));
+        assert_eq!((of(4, 3), of(5, -2), of(2, 5)), (decimal(4, 3), decimal(7, 0), decimal(5, 5)));
+        assert_eq!((of(38, 38), of(39, 0)), (decimal(38, 38), PgType::NumericText));
+        assert_eq!(of(30, -10), PgType::TextOnly(NullIs::NullUnderFull));
+        assert_eq!(PgType::from_row(&base("numeric", -1)), PgType::NumericText);
     }
 
     #[test]
-    fn what_is_not_known_is_refused() {
-        for name in ["money", "interval", "timetz", "bit", "point", "tsvector", "hstore"] {
-            assert_eq!(PgType::from_row(&base(name, -1)), None, "{name}");
-        }
-        let array = |element| TypeRow { name: "_x".into(), kind: 'b', modifier: -1, element: Some(Box::new(element)) };
-        assert_eq!(PgType::from_row(&array(base("numeric", -1))), None, "Debezium loses NaN in numeric[]");
-        assert!(PgType::from_row(&array(base("text", -1))).is_some());
+    fn elements_keep_their_type_or_become_text() {
+        let array = |element: &str| {
+            let element = Some(Box::new(base(element, -1)));
+            PgType::from_row(&TypeRow { name: "_x".into(), kind: 'b', modifier: -1, element })
+        };
+        assert_eq!(array("text"), PgType::Array(Box::new(PgType::Text { label: false })));
+        assert_eq!(array("date"), PgType::Array(Box::new(PgType::Date)));
+        assert_eq!(array("jsonb"), PgType::Array(Box::new(PgType::TextOnly(NullIs::Unknown))));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Codec, PgType, TypeRow};
+use super::mapping::{how_read, overridden};
+use super::{Codec, Inexact, META_COLUMNS, MappingError, PgType, Relation, Rules, TypeRow};
 use crate::domain::TableName;
 
 /// What the log carries of a row's previous version.
@@ -26,28 +27,76 @@ pub enum Refusal {
     /// It is no plain table.
     #[error("it is partitioned or otherwise not a plain table")]
     Kind,
-    /// A column's type is not mirrored.
+    /// A key column's values may differ from what the log says, so that its rows cannot be found.
     #[error(
-        "the type {1} of its column {0} is not supported yet; take the table out of the publication, or change the column's type"
+        "the log does not carry values of the type {1} of its primary key column {0} exactly; give it a primary key of other columns, or take it out of the publication"
     )]
-    Type(String, String),
-    /// A type whose unchanged values cannot be recognised under DEFAULT.
-    #[error(
-        "its column {0} can leave unchanged values out of the log in a form that cannot be recognised; run: alter table {1} replica identity full"
-    )]
-    NeedsFull(String, String),
+    Key(String, String),
+    /// The configuration asks for a type that a column cannot have. No reason to go on without the table.
+    #[error("tables.{0}.columns.{1}: {2}")]
+    Mapping(String, String, Box<MappingError>),
+    /// The publication has a row filter for it: rows that pass in and out of it would be no changes that the log tells.
+    #[error("its rows are filtered by the publication; add it to the publication without WHERE")]
+    Filtered,
+    /// A column has a name that the mirror needs itself.
+    #[error("its column {0} has a name that the mirror needs itself; rename the column")]
+    Reserved(String),
 }
 
 /// A column, in the order of `attnum`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableColumn {
+    attnum: i16,
+    xmin: String,
     name: String,
     codec: Codec,
     type_text: String,
     key_position: Option<usize>,
+    missing_value: Option<String>,
+    overridden: bool,
 }
 
 impl TableColumn {
+    /// Whether the configuration names its ClickHouse type.
+    pub fn is_overridden(&self) -> bool {
+        self.overridden
+    }
+
+    /// How its values come into the mirror, for people.
+    pub fn how_read(&self) -> &'static str {
+        how_read(&self.codec)
+    }
+
+    /// `text`, an SQL expression with a key's text, as a value of the column's type.
+    pub fn from_text(&self, text: &str) -> String {
+        match self.codec.pg() {
+            // Not every money can be read from a plain number's text.
+            PgType::Money => format!("{text}::numeric::money"),
+            _ => format!("{text}::{}", self.type_text),
+        }
+    }
+
+    /// Its number, which stays the same when it is renamed.
+    pub fn attnum(&self) -> i16 {
+        self.attnum
+    }
+
+    /// The transaction that changed it last.
+    pub fn xmin(&self) -> &str {
+        &self.xmin
+    }
+
+    /// What rows hold in it that are older than the column, as PostgreSQL's text: the constant default that it was added
+    /// with. `None`: NULL, or there are no such rows.
+    pub fn missing_value(&self) -> Option<&str> {
+        self.missing_value.as_deref()
+    }
+
+    /// Whether it is part of the primary key.
+    pub fn is_key(&self) -> bool {
+        self.key_position.is_some()
+    }
+
     /// Its type as PostgreSQL prints it.
     pub fn type_text(&self) -> &str {
         &self.type_text
@@ -68,11 +117,12 @@ impl TableColumn {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     name: TableName,
-    oid: u32,
+    relation: Relation,
     identity: Identity,
     columns: Vec<TableColumn>,
     key: Vec<usize>,
     positions: HashMap<String, usize>,
+    inexact: Inexact,
 }
 
 /// A table as PostgreSQL's catalog describes it.
@@ -80,10 +130,12 @@ pub struct Table {
 pub struct TableRow {
     /// Schema and name.
     pub name: TableName,
-    /// `pg_class.oid`.
-    pub oid: u32,
+    /// Which incarnation of the table it is.
+    pub relation: Relation,
     /// `pg_class.relkind`.
     pub kind: char,
+    /// Whether the publication has only some of its rows.
+    pub filtered: bool,
     /// `pg_class.relreplident`.
     pub identity: char,
     /// Columns in order of `attnum`: name, NOT NULL, position in the primary key, type.
@@ -93,10 +145,18 @@ pub struct TableRow {
 /// A column as the catalog describes it.
 #[derive(Debug, Clone)]
 pub struct ColumnRow {
+    /// `attnum`.
+    pub attnum: i16,
+    /// `pg_attribute.xmin`: the transaction that changed the column last.
+    pub xmin: String,
+    /// `attmissingval`: what rows hold in it that are older than the column; `None` is NULL.
+    pub missing_value: Option<String>,
     /// `attname`.
     pub name: String,
     /// `attnotnull`.
     pub not_null: bool,
+    /// Whether it is computed from other columns (`attgenerated`), so that no event has it.
+    pub generated: bool,
     /// Position in the primary key, from 0.
     pub key_position: Option<usize>,
     /// Type, as `format_type` prints it, for messages.
@@ -105,14 +165,28 @@ pub struct ColumnRow {
     pub type_row: TypeRow,
 }
 
+impl ColumnRow {
+    fn codec(&self, identity: Identity, wanted: Option<&String>) -> Result<Codec, MappingError> {
+        let (mut pg, mut nullable) = (PgType::from_row(&self.type_row), !self.not_null);
+        if let Some(wanted) = wanted {
+            (pg, nullable) = overridden(pg, nullable, wanted, &self.type_text)?;
+        }
+        let codec = Codec::new(pg, nullable).under(identity);
+        Ok(if self.generated { codec.generated() } else { codec })
+    }
+}
+
 impl Table {
-    /// Judges a catalog row.
+    /// Judges a catalog row, under what the configuration says of the table.
     ///
     /// # Errors
     /// The first reason why the table cannot be mirrored.
-    pub fn from_row(row: TableRow) -> Result<Self, Refusal> {
+    pub fn from_row(row: TableRow, rules: &Rules) -> Result<Self, Refusal> {
         if row.kind != 'r' {
             return Err(Refusal::Kind);
+        }
+        if row.filtered {
+            return Err(Refusal::Filtered);
         }
         let identity = match row.identity {
             'd' => Identity::Default,
@@ -121,16 +195,26 @@ impl Table {
         };
         let mut columns = Vec::with_capacity(row.columns.len());
         for column in row.columns {
-            let Some(pg) = PgType::from_row(&column.type_row) else {
-                return Err(Refusal::Type(column.name, column.type_text));
-            };
-            if identity == Identity::Default && pg.may_be_toasted() && !pg.placeholder_is_recognised() {
-                return Err(Refusal::NeedsFull(column.name, row.name.quoted_postgres()));
+            let wanted = rules.types.get(&column.name);
+            let codec = column
+                .codec(identity, wanted)
+                .map_err(|error| Refusal::Mapping(row.name.to_string(), column.name.clone(), Box::new(error)))?;
+            // The key of an array has no text here, and an inexact one would find another row, or none.
+            let uncertain = codec.is_never_exact() || matches!(codec.pg(), PgType::Array(_));
+            if uncertain && column.key_position.is_some() {
+                return Err(Refusal::Key(column.name, column.type_text));
             }
-            let nullable = !column.not_null;
-            let codec = Codec::new(pg, nullable);
-            let (name, type_text, key_position) = (column.name, column.type_text, column.key_position);
-            columns.push(TableColumn { name, codec, type_text, key_position });
+            let overridden = wanted.is_some();
+            let ColumnRow { attnum, xmin, name, type_text, key_position, missing_value, .. } = column;
+            if META_COLUMNS.iter().any(|(own, _)| *own == name) {
+                return Err(Refusal::Reserved(name));
+            }
+            columns.push(TableColumn { attnum, xmin, name, codec, type_text, key_position, missing_value, overridden });
+        }
+        if let Some(column) = rules.types.keys().find(|name| columns.iter().all(|column| column.name != **name)) {
+            let names = columns.iter().map(TableColumn::name).collect::<Vec<_>>().join(", ");
+            let error = MappingError::NoColumn(names);
+            return Err(Refusal::Mapping(row.name.to_string(), column.clone(), Box::new(error)));
         }
         let mut key: Vec<usize> = (0..columns.len())
             .filter(|at| columns.get(*at).is_some_and(|column| column.key_position.is_some()))
@@ -140,7 +224,8 @@ impl Table {
             return Err(Refusal::PrimaryKey);
         }
         let positions = columns.iter().enumerate().map(|(at, column)| (column.name.clone(), at)).collect();
-        Ok(Self { name: row.name, oid: row.oid, identity, columns, key, positions })
+        let inexact = rules.inexact;
+        Ok(Self { name: row.name, relation: row.relation, identity, columns, key, positions, inexact })
     }
 
     /// Schema and name.
@@ -150,7 +235,24 @@ impl Table {
 
     /// The table's OID: another one under the same name is another table.
     pub fn oid(&self) -> u32 {
-        self.oid
+        self.relation.oid
+    }
+
+    /// Which incarnation of the table it is.
+    pub fn relation(&self) -> &Relation {
+        &self.relation
+    }
+
+    /// Attribute numbers of the primary key, in the key's order.
+    pub fn key_attnums(&self) -> Vec<i16> {
+        self.key_columns().map(TableColumn::attnum).collect()
+    }
+
+    /// Lets the column at `position` be NULL, because its mirror can: an event from before `SET NOT NULL` may still bring one.
+    pub fn relax(&mut self, position: usize) {
+        if let Some(column) = self.columns.get_mut(position) {
+            column.codec = column.codec.nullable();
+        }
     }
 
     /// What the log carries of previous versions.
@@ -178,6 +280,11 @@ impl Table {
         self.identity == Identity::Default && self.columns.iter().any(|column| column.codec.pg().may_be_toasted())
     }
 
+    /// Whether rows whose event does not carry every value exactly are parked instead of read again.
+    pub fn parks_inexact(&self) -> bool {
+        self.inexact == Inexact::Park
+    }
+
     /// Position of a column by its name.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.positions.get(name).copied()
@@ -186,8 +293,7 @@ impl Table {
     /// The columns of `alias` as a SELECT list for PostgreSQL, each in the form that its codec reads.
     pub fn select_list(&self, alias: &str) -> String {
         let column = |column: &TableColumn| {
-            let name = format!("{alias}.{}", crate::domain::quote_postgres(&column.name));
-            if column.codec.pg().is_read_as_text() { format!("{name}::text") } else { name }
+            column.codec.select(&format!("{alias}.{}", crate::domain::quote_postgres(&column.name)))
         };
         self.columns.iter().map(column).collect::<Vec<_>>().join(", ")
     }

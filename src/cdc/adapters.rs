@@ -1,6 +1,5 @@
 //! The writer's ports on the real ClickHouse and PostgreSQL.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,13 +84,15 @@ impl Origin for PostgresOrigin {
 }
 
 async fn read(client: &Client, table: &Table, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread> {
-    let columns: Vec<(String, &str)> =
-        table.key_columns().map(|column| (quote_postgres(column.name()), column.type_text())).collect();
+    let columns: Vec<_> = table.key_columns().map(|column| (quote_postgres(column.name()), column)).collect();
     let arrays: Vec<Vec<&str>> =
         (0..columns.len()).map(|at| keys.iter().filter_map(|key| key.get(at).map(String::as_str)).collect()).collect();
     let names = |prefix: &'static str| (1..=columns.len()).map(move |at| format!("{prefix}{at}")).collect::<Vec<_>>();
     let unnest = names("$").iter().map(|name| format!("{name}::text[]")).collect::<Vec<_>>().join(", ");
-    let matches = columns.iter().zip(names("k")).map(|((name, kind), key)| format!("t.{name} = key.{key}::{kind}"));
+    let matches = columns
+        .iter()
+        .zip(names("k"))
+        .map(|((name, column), key)| format!("t.{name} = {}", column.from_text(&format!("key.{key}"))));
     let sql = format!(
         "select {} from {} t join unnest({unnest}) as key({}) on {}",
         table.select_list("t"),
@@ -103,15 +104,22 @@ async fn read(client: &Client, table: &Table, keys: &[Vec<String>], meta: RowMet
     let rows =
         client.query(&sql, &parameters).await.with_context(|| format!("reading rows of {} again", table.name()))?;
     wait_for_flush(client).await?;
-    let mut found = HashMap::new();
+    let mut reread = Reread::new(table);
     for row in &rows {
-        let mut block = Block::new(table);
         let cells: Vec<Option<RawCell<'_>>> = (0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?;
-        if block.push_cells(table, cells.iter().map(|cell| cell.as_ref().map(|cell| cell.0)), meta).is_ok() {
-            found.insert(block.key(table, 0), block);
+        let cells = || cells.iter().map(|cell| cell.as_ref().map(|cell| cell.0));
+        let at = reread.rows.rows();
+        match reread.rows.push_cells(table, cells(), meta) {
+            Ok(()) => drop(reread.found.insert(reread.rows.key(table, at), Ok(at))),
+            // It is there, so it is not to be taken for deleted.
+            Err(error) => {
+                reread.rows.push_key_cells(table, cells(), meta)?;
+                reread.found.insert(reread.rows.key(table, at), Err(error));
+                reread.rows.truncate(at);
+            }
         }
     }
-    Ok(found)
+    Ok(reread)
 }
 
 /// A row that was read may be of a transaction that a crash would still undo: it is used once the log is flushed past it.

@@ -15,7 +15,8 @@ use crate::store::mirror::DeadLetter;
 pub(super) struct TableBatch {
     pub(super) table: Arc<Table>,
     pub(super) block: Block,
-    /// Rows that lack unchanged values, in the order of the log.
+    /// Rows that lack values, as far as their events have them; `deferred` says what each lacks, in the order of the log.
+    pub(super) incomplete: Block,
     pub(super) deferred: Vec<Deferred>,
     /// Where the newest row of each key stands; kept only for tables whose events may lack values.
     pub(super) newest: HashMap<Vec<u8>, Newest>,
@@ -30,10 +31,11 @@ pub(super) enum Newest {
     Deferred(usize),
 }
 
-/// A row that lacks values, as a block of its own.
+/// A row that lacks values.
 #[derive(Debug)]
 pub(super) struct Deferred {
-    pub(super) row: Block,
+    /// Its place in `TableBatch::incomplete`.
+    pub(super) row: usize,
     pub(super) missing: Vec<usize>,
     pub(super) meta: RowMeta,
     /// The key's row before, in the same batch.
@@ -48,6 +50,8 @@ pub(super) struct Batch {
     pub(super) tables: BTreeMap<TableName, TableBatch>,
     pub(super) floors: Vec<(TableName, Version)>,
     pub(super) letters: Vec<DeadLetter>,
+    /// Rows that lack values, of all tables.
+    pub(super) incomplete: usize,
     /// Messages taken in, rows or not.
     pub(super) events: u64,
     /// Bytes of their values.
@@ -76,6 +80,7 @@ impl Batch {
             tables: BTreeMap::new(),
             floors: Vec::new(),
             letters: Vec::new(),
+            incomplete: 0,
             events: 0,
             bytes: 0,
             next_offset,
@@ -92,6 +97,7 @@ impl Batch {
         self.tables.entry(table.name().clone()).or_insert_with(|| TableBatch {
             table: Arc::clone(table),
             block: Block::new(table),
+            incomplete: Block::new(table),
             deferred: Vec::new(),
             newest: HashMap::new(),
         })

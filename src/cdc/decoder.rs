@@ -1,6 +1,6 @@
 //! Events into a batch. Pure: what it cannot decide alone it hands back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -18,18 +18,23 @@ use crate::store::replication::LOAD_PREFIX;
 /// What the sink knows of a published table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Known {
-    /// It has a mirror of this shape.
-    Mirrored(Arc<Table>),
+    /// It has a mirror of this shape. The version is its floor: what is below is seen by nobody, and not decoded.
+    Mirrored(Arc<Table>, Version),
     /// It has none: it was never loaded, cannot be mirrored, or its shape changed. A load takes in all that is skipped.
     Skipped,
 }
+
+/// How long an answer of the catalog to one doubt is good, microseconds. A shape changes rarely; events of an old shape may
+/// be many.
+const ASK_AGAIN_US: i64 = 1_000_000;
 
 /// Follows one log.
 #[derive(Debug)]
 pub(super) struct Decoder {
     pub(super) tables: HashMap<TableName, Known>,
-    /// Other shapes (`Appended::other_shape`) that the catalog did not confirm: events from before a change of a table.
-    pub(super) history: HashSet<(TableName, String)>,
+    /// What made a shape doubtful and was not confirmed by the catalog, with the time of asking in microseconds since 1970:
+    /// events from before a change of a table.
+    pub(super) history: HashMap<(TableName, String), i64>,
     placeholder: Placeholder,
     log: Log,
     heartbeat: TableName,
@@ -68,7 +73,7 @@ impl Decoder {
         let heartbeat = TableName::new(crate::store::table_shapes::OWN_SCHEMA, "heartbeat");
         Self {
             tables: HashMap::new(),
-            history: HashSet::new(),
+            history: HashMap::new(),
             placeholder: Placeholder::new(placeholder),
             log,
             heartbeat,
@@ -79,7 +84,7 @@ impl Decoder {
     ///
     /// # Errors
     /// A reason to halt; the batch holds everything before the record.
-    pub(super) fn apply(&self, batch: &mut Batch, record: &Record, fresh: bool, now: i64) -> Result<Outcome, Halt> {
+    pub(super) fn apply(&mut self, batch: &mut Batch, record: &Record, fresh: bool, now: i64) -> Result<Outcome, Halt> {
         let undecodable = |error| Halt::Undecodable { offset: record.offset, error };
         let event = envelope::parse(record.value.as_deref()).map_err(undecodable)?;
         match event {
@@ -90,7 +95,8 @@ impl Decoder {
             Event::Message { position, .. } => batch.raise(position.watermark()),
             Event::Truncate { table, position } => {
                 let version = self.version(&position, record.offset)?;
-                if matches!(self.tables.get(&table), Some(Known::Mirrored(_))) {
+                if let Some(Known::Mirrored(_, floor)) = self.tables.get_mut(&table) {
+                    *floor = version.max(*floor);
                     batch.floors.push((table, version));
                     batch.progress = true;
                 }
@@ -125,7 +131,8 @@ impl Decoder {
             RowKind::Upsert | RowKind::Delete => self.version(&row.position, record.offset)?,
         };
         let table = match self.tables.get(&row.table) {
-            Some(Known::Mirrored(table)) => Arc::clone(table),
+            Some(Known::Mirrored(_, floor)) if version < *floor => return Ok(Outcome::Applied),
+            Some(Known::Mirrored(table, _)) => Arc::clone(table),
             Some(Known::Skipped) => return Ok(Outcome::Applied),
             None if fresh => return Ok(Outcome::Applied),
             None => return Ok(Outcome::Refresh(Doubt::Table(row.table.clone()))),
@@ -135,16 +142,29 @@ impl Decoder {
         batch.progress = true;
         let done = match (row.kind, row.before, row.after) {
             (RowKind::Delete, Some(before), _) => self.delete(batch, &table, before, meta),
-            (_, before, Some(after)) => match self.upsert(batch, &table, before, after, meta, record.offset, fresh) {
-                Ok(Outcome::Refresh(doubt)) => return Ok(Outcome::Refresh(doubt)),
-                other => other.map(drop),
-            },
+            (_, before, Some(after)) => {
+                let news = |doubt: &(TableName, String)| !fresh && self.is_news(doubt, now);
+                match self.upsert(batch, &table, before, after, meta, record.offset, news) {
+                    Ok(Outcome::Refresh(doubt)) => return Ok(Outcome::Refresh(doubt)),
+                    other => other.map(drop),
+                }
+            }
             (_, _, None) => Ok(()),
         };
         if let Err(error) = done {
+            // The type may have changed: then the value is right and the known shape is not.
+            let doubt = (row.table.clone(), error.to_string());
+            if matches!(error, RowError::Cell { .. }) && !fresh && self.is_news(&doubt, now) {
+                return Ok(Outcome::Refresh(Doubt::Shape(doubt.0, doubt.1)));
+            }
             batch.letters.push(letter(&table, record, version, &error));
         }
         Ok(Outcome::Applied)
+    }
+
+    /// Whether the catalog has not been asked about this lately.
+    fn is_news(&self, doubt: &(TableName, String), now: i64) -> bool {
+        self.history.get(doubt).is_none_or(|asked| now.saturating_sub(*asked) > ASK_AGAIN_US)
     }
 
     fn delete(&self, batch: &mut Batch, table: &Arc<Table>, before: &RawValue, meta: RowMeta) -> Result<(), RowError> {
@@ -166,14 +186,18 @@ impl Decoder {
         after: &RawValue,
         meta: RowMeta,
         offset: i64,
-        fresh: bool,
+        news: impl Fn(&(TableName, String)) -> bool,
     ) -> Result<Outcome, RowError> {
         let entry = batch.table(table);
-        let Appended { missing, other_shape } = entry.block.push_json(table, after, &self.placeholder, meta)?;
+        let appended = entry.block.push_json(table, after, &self.placeholder, meta).inspect_err(|_| {
+            // The row that is parked may have changed what a later row takes from an earlier one.
+            entry.newest.clear();
+        })?;
+        let Appended { missing, inexact, other_shape } = appended;
         let last = entry.block.rows() - 1;
         let doubt = other_shape.map(|shape| (table.name().clone(), shape));
-        let doubt = doubt.filter(|doubt| !fresh && !self.history.contains(doubt));
-        if missing.is_empty() && doubt.is_none() {
+        let doubt = doubt.filter(news);
+        if missing.is_empty() && inexact.is_empty() && doubt.is_none() {
             if table.may_lack_values() {
                 let key = entry.block.key(table, last);
                 entry.newest.insert(key, Newest::Row(last));
@@ -181,23 +205,37 @@ impl Decoder {
             return Ok(Outcome::Applied);
         }
         let key = entry.block.key(table, last);
-        let Some(row) = entry.block.pop_last(table) else { return Ok(Outcome::Applied) };
+        let row = entry.incomplete.rows();
+        entry.block.move_last_to(&mut entry.incomplete);
         if let Some((table, shape)) = doubt {
+            entry.incomplete.truncate(row);
             return Ok(Outcome::Refresh(Doubt::Shape(table, shape)));
         }
-        if let Some(before) = before {
+        if let (Some(position), true) = (inexact.first(), table.parks_inexact()) {
+            entry.newest.clear();
+            entry.incomplete.truncate(row);
+            let column = table.columns().get(*position).map_or_else(String::new, |column| column.name().to_owned());
+            return Err(RowError::Inexact(column, table.name().to_string()));
+        }
+        // An inexact value may be a changed one: no other row has it.
+        if let (Some(before), true) = (before, inexact.is_empty()) {
             let mut image = Block::new(table);
-            let lacking = image.push_json(table, before, &self.placeholder, meta).map(|appended| appended.missing);
-            let covers = lacking.is_ok_and(|lacking| missing.iter().all(|position| !lacking.contains(position)));
+            let lacking = image.push_json(table, before, &self.placeholder, meta);
+            let covers = lacking.is_ok_and(|lacking| {
+                missing.iter().all(|at| !lacking.missing.contains(at) && !lacking.inexact.contains(at))
+            });
             let same_key = image.rows() == 1 && image.key(table, 0) == key;
-            if covers && same_key && entry.block.push_merged(&row, &missing, &image, 0, meta).is_some() {
+            let whole = covers && same_key;
+            if whole && entry.block.push_merged((&entry.incomplete, row), &missing, (&image, 0), meta).is_some() {
+                entry.incomplete.truncate(row);
                 entry.newest.insert(key, Newest::Row(last));
                 return Ok(Outcome::Applied);
             }
         }
-        let before = entry.newest.get(&key).copied();
+        let before = entry.newest.get(&key).copied().filter(|_| inexact.is_empty());
         entry.newest.insert(key, Newest::Deferred(entry.deferred.len()));
         entry.deferred.push(Deferred { row, missing, meta, before, offset });
+        batch.incomplete += 1;
         Ok(Outcome::Applied)
     }
 
@@ -236,6 +274,7 @@ impl Decoder {
 fn letter(table: &Table, record: &Record, version: Version, error: &RowError) -> DeadLetter {
     let reason = match error {
         RowError::Cell { .. } => "not-representable",
+        RowError::Inexact(..) => "inexact",
         RowError::Malformed(_) => "malformed",
     };
     DeadLetter {

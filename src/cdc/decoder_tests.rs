@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
-use crate::catalog::{ColumnRow, Table, TableRow, TypeRow};
+use crate::catalog::{ColumnRow, Relation, Rules, Table, TableRow, TypeRow};
 use crate::domain::{Lsn, TableName, Version};
 use crate::store::kafka::Record;
 use crate::store::mirror::Log;
@@ -39,11 +39,30 @@ fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
             None => base(kind),
         };
         let key_position = (at == 0).then_some(0);
-        ColumnRow { name: (*name).into(), not_null: at == 0, key_position, type_text: (*kind).into(), type_row }
+        let (attnum, not_null) = (i16::try_from(at + 1).expect("few"), at == 0);
+        let (name, type_text) = ((*name).into(), (*kind).into());
+        ColumnRow {
+            xmin: String::new(),
+            attnum,
+            missing_value: None,
+            generated: false,
+            name,
+            not_null,
+            key_position,
+            type_text,
+            type_row,
+        }
     };
     let columns = columns.iter().enumerate().map(column).collect();
-    let row = TableRow { name: TableName::new("public", name), oid: 1, kind: 'r', identity: 'f', columns };
-    Arc::new(Table::from_row(row).expect("mirrored"))
+    let row = TableRow {
+        name: TableName::new("public", name),
+        relation: Relation::default(),
+        kind: 'r',
+        filtered: false,
+        identity: 'f',
+        columns,
+    };
+    Arc::new(Table::from_row(row, &Rules::default()).expect("mirrored"))
 }
 
 fn posts() -> Arc<Table> {
@@ -64,11 +83,11 @@ fn decoder(table: &Arc<Table>, first_load: u64) -> Decoder {
     let identity = LogIdentity { system_identifier: "1".into(), timeline: 1 };
     let log = Log { number: 1, identity, first_load: Lsn::new(first_load) };
     let mut decoder = Decoder::new(log, "__debezium_unavailable_value");
-    decoder.tables.insert(table.name().clone(), Known::Mirrored(Arc::clone(table)));
+    decoder.tables.insert(table.name().clone(), Known::Mirrored(Arc::clone(table), Version::ZERO));
     decoder
 }
 
-fn apply_all(decoder: &Decoder, records: &[Record]) -> Batch {
+fn apply_all(decoder: &mut Decoder, records: &[Record]) -> Batch {
     let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
     for record in records {
         assert_eq!(decoder.apply(&mut batch, record, true, 0), Ok(Outcome::Applied), "offset {}", record.offset);
@@ -99,7 +118,7 @@ fn shown(batch: &Batch, table: &Arc<Table>, column: &str) -> BTreeMap<i64, Strin
 fn changes_that_lie_before_the_snapshot_in_the_log_win_over_it() {
     for file in [INFLIGHT, INFLIGHT_FIRST] {
         let posts = posts();
-        let rows = shown(&apply_all(&decoder(&posts, u64::MAX >> 8), &records(file)), &posts, "content");
+        let rows = shown(&apply_all(&mut decoder(&posts, u64::MAX >> 8), &records(file)), &posts, "content");
         let expected = ["by A", "by B", "by C", "by D second", "by A2", "v0 7", "after all", "inserted by C"];
         let ids = [1, 2, 3, 4, 5, 7, 8, 9];
         assert_eq!(rows, ids.into_iter().zip(expected.map(str::to_owned)).collect());
@@ -110,7 +129,7 @@ fn changes_that_lie_before_the_snapshot_in_the_log_win_over_it() {
 fn a_run_of_real_messages_ends_in_what_postgres_had() {
     let posts = posts();
     let records = records(SENTIMENT);
-    let batch = apply_all(&decoder(&posts, u64::MAX >> 8), &records);
+    let batch = apply_all(&mut decoder(&posts, u64::MAX >> 8), &records);
     // An independent fold in the order of the topic, without versions: right because no snapshot row comes late here.
     let mut truth: BTreeMap<i64, String> = BTreeMap::new();
     for record in &records {
@@ -140,7 +159,7 @@ fn a_run_of_real_messages_ends_in_what_postgres_had() {
 fn a_run_that_is_sent_again_changes_nothing() {
     let load = table("load", &[("id", "int8"), ("w", "int4"), ("k", "int4"), ("pad", "text")]);
     let records = records(RESTART);
-    let in_order = shown(&apply_all(&decoder(&load, 1), &records), &load, "pad");
+    let in_order = shown(&apply_all(&mut decoder(&load, 1), &records), &load, "pad");
     // Each event once: what PostgreSQL did, without the repetition.
     let mut seen = BTreeMap::new();
     for record in &records {
@@ -152,10 +171,10 @@ fn a_run_that_is_sent_again_changes_nothing() {
     assert!(seen.len() < records.len(), "the file holds repetitions");
     let mut once: Vec<Record> = seen.into_values().collect();
     once.sort_by_key(|record| record.offset);
-    assert_eq!(in_order, shown(&apply_all(&decoder(&load, 1), &once), &load, "pad"));
+    assert_eq!(in_order, shown(&apply_all(&mut decoder(&load, 1), &once), &load, "pad"));
     // Not even the order of arrival matters: the version decides.
     let backwards: Vec<Record> = records.iter().rev().cloned().collect();
-    assert_eq!(in_order, shown(&apply_all(&decoder(&load, 1), &backwards), &load, "pad"));
+    assert_eq!(in_order, shown(&apply_all(&mut decoder(&load, 1), &backwards), &load, "pad"));
     assert!(in_order.len() > 100);
 }
 
@@ -185,7 +204,7 @@ fn beat(counter: i64, system: &str) -> Record {
 
 #[test]
 fn a_missing_heartbeat_halts_and_a_repeated_one_does_not() {
-    let decoder = decoder(&posts(), 1);
+    let mut decoder = decoder(&posts(), 1);
     let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
     for counter in [5, 6, 5, 6, 7] {
         assert_eq!(decoder.apply(&mut batch, &beat(counter, "1"), true, 0), Ok(Outcome::Applied));
@@ -200,7 +219,7 @@ fn a_missing_heartbeat_halts_and_a_repeated_one_does_not() {
 #[test]
 fn a_row_that_cannot_be_stored_is_parked_whole_and_the_rest_goes_on() {
     let table = table("t", &[("id", "int8"), ("at", "timestamp")]);
-    let decoder = decoder(&table, 1);
+    let mut decoder = decoder(&table, 1);
     let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
     for (offset, at) in [(1, 0), (2, i64::MAX), (3, 1)] {
         let value = serde_json::json!({
@@ -234,7 +253,7 @@ fn a_shape_of_the_past_is_asked_about_once() {
         panic!("an unknown field makes the shape doubtful")
     };
     assert_eq!((batch.rows(), batch.events), (0, 0), "the record is not in the batch yet");
-    decoder.history.insert((name, shape));
+    decoder.history.insert((name, shape), 0);
     for offset in [1, 2] {
         assert_eq!(decoder.apply(&mut batch, &event(offset), false, 0), Ok(Outcome::Applied));
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -13,9 +13,10 @@ use super::adapters::{ClickHouseStore, PostgresOrigin};
 use super::batch::{Batch, record_hash};
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
-use super::source;
+use super::outbox::Outbox;
 use super::status::Status;
 use super::writer::{Writer, shown};
+use super::{shapes, source};
 use crate::config::Settings;
 use crate::domain::Lsn;
 use crate::store::checkpoint::{self, Checkpoint};
@@ -23,7 +24,7 @@ use crate::store::clickhouse::ClickHouse;
 use crate::store::kafka::{Error as KafkaError, Record, Topic};
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
-use crate::store::{connector_config, postgres, table_shapes};
+use crate::store::{connector_config, postgres};
 
 /// Why a run ended.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub struct Pipeline {
     /// The term that this sink writes in, or that it found; a higher one in ClickHouse means that a load has moved the
     /// checkpoint.
     term: AtomicU64,
+    /// Rung when the tables' structure is known to have changed.
+    changed: Arc<Notify>,
 }
 
 impl Pipeline {
@@ -55,7 +58,12 @@ impl Pipeline {
     /// `Failure::Config` when an address is missing.
     pub fn new(settings: Settings, status: Status, cancelled: CancellationToken) -> anyhow::Result<Self> {
         let clickhouse = ClickHouse::new(&settings.clickhouse)?;
-        Ok(Self { settings, clickhouse, status, cancelled, term: AtomicU64::new(0) })
+        Ok(Self { settings, clickhouse, status, cancelled, term: AtomicU64::new(0), changed: Arc::default() })
+    }
+
+    /// Ring it when a table's structure has changed: without an event of the new shape the sink would not look.
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
     }
 
     /// Runs until cancelled. A halt stays, visibly, until a load has moved the checkpoint past its cause, or the process is
@@ -142,7 +150,7 @@ impl Pipeline {
         let placeholder = connector_config::placeholder(&client, pipeline).await?;
         drop(client);
         let mut decoder = Decoder::new(log.clone(), &placeholder);
-        self.refresh(&mut decoder).await?;
+        shapes::refresh(&self.settings, &self.clickhouse, &self.status, &mut decoder).await?;
         tracing::info!(
             term = checkpoint.term + 1,
             batch = checkpoint.batch,
@@ -203,34 +211,6 @@ impl Pipeline {
         Ok(records.into_iter().find(|record| record.offset == offset))
     }
 
-    /// Reads the shapes of the published tables, and which of them have a mirror of that shape.
-    async fn refresh(&self, decoder: &mut Decoder) -> anyhow::Result<()> {
-        let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
-        let published = table_shapes::published(&client, &self.settings.sink.pipeline).await?;
-        let mut skipped: Vec<String> =
-            published.refused.iter().map(|(name, refusal)| format!("{name}: {refusal}")).collect();
-        decoder.tables = published.refused.into_iter().map(|(name, _)| (name, Known::Skipped)).collect();
-        for table in published.tables {
-            let there = mirror::columns_of(&self.clickhouse, table.name()).await?;
-            let known = if mirror::has_shape(&there, &table) {
-                Known::Mirrored(Arc::new(table.clone()))
-            } else {
-                let why = if there.is_empty() { "it is not loaded yet" } else { "its columns have changed" };
-                skipped.push(format!("{}: {why}; run `platform load {}`", table.name(), table.name()));
-                if !there.is_empty() {
-                    mirror::store_halted(&self.clickhouse, table.name(), why).await?;
-                }
-                Known::Skipped
-            };
-            decoder.tables.insert(table.name().clone(), known);
-        }
-        for table in &skipped {
-            tracing::warn!(table, "not mirrored");
-        }
-        self.status.skipped(skipped);
-        Ok(())
-    }
-
     /// Moves records from the topic to the writer until something stops it.
     async fn flow(&self, mut decoder: Decoder, from: Checkpoint, log: &Log, topic: Topic, lease: Lease) -> Stop {
         let sink = &self.settings.sink;
@@ -244,19 +224,20 @@ impl Pipeline {
             from.record_hash.clone(),
         );
         let (records_in, records) = mpsc::channel(2);
-        let (batches, mut batches_out) = mpsc::channel::<Batch>(sink.batches_in_flight_max.max(1));
+        let (outbox, (mut batches, written)) = Outbox::new(sink.batches_in_flight_max);
         let local = self.cancelled.child_token();
         let mut source =
             tokio::spawn(source::run(topic, sink.clone(), from.next_offset, records_in, self.status.clone()));
         let mut writer = self.writer(&from, log, &local);
         let mut writing = tokio::spawn(async move {
-            while let Some(batch) = batches_out.recv().await {
+            while let Some(batch) = batches.recv().await {
                 writer.write(batch).await?;
+                written.send_modify(|count| *count += 1);
             }
             Ok::<(), Stop>(())
         });
         let stop = tokio::select! {
-            stop = self.decode(&mut decoder, start, records, batches) => stop,
+            stop = self.decode(&mut decoder, start, records, outbox) => stop,
             stop = self.lost(&lease) => stop,
             () = local.cancelled() => Stop::Cancelled,
             ended = &mut source => ended.unwrap_or_else(|error| Stop::Again(error.into())),
@@ -296,7 +277,7 @@ impl Pipeline {
         decoder: &mut Decoder,
         mut batch: Batch,
         mut records: mpsc::Receiver<Vec<Record>>,
-        batches: mpsc::Sender<Batch>,
+        mut outbox: Outbox,
     ) -> Stop {
         let sink = &self.settings.sink;
         let age_max = Duration::from_millis(sink.batch_age_ms_max);
@@ -306,9 +287,15 @@ impl Pipeline {
             let due = oldest.map(|since| since + age_max);
             let fetched = tokio::select! {
                 fetched = records.recv() => fetched,
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && batches.capacity() > 0 => {
-                    batch = send(&batches, batch, last.as_ref()).await;
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && outbox.has_room() => {
+                    batch = outbox.send(batch, last.as_ref()).await;
                     oldest = None;
+                    continue;
+                }
+                () = self.changed.notified() => {
+                    if let Err(stop) = self.reshape(decoder, &mut batch, last.as_ref(), &mut outbox).await {
+                        return stop;
+                    }
                     continue;
                 }
             };
@@ -316,11 +303,12 @@ impl Pipeline {
             let Some(mut fetched) = fetched else { return std::future::pending().await };
             let mut before = last.as_ref();
             for record in &fetched {
-                if let Err(stop) = self.take(decoder, &mut batch, record, before, &batches).await {
+                if let Err(stop) = self.take(decoder, &mut batch, record, before, &mut outbox).await {
                     return stop;
                 }
-                if batch.rows() >= sink.batch_rows_max || batch.bytes >= sink.batch_bytes_max {
-                    batch = send(&batches, batch, Some(record)).await;
+                let full = batch.rows() >= sink.batch_rows_max || batch.bytes >= sink.batch_bytes_max;
+                if full || batch.incomplete >= sink.reread_rows_max {
+                    batch = outbox.send(batch, Some(record)).await;
                     oldest = None;
                 }
                 before = Some(record);
@@ -339,44 +327,51 @@ impl Pipeline {
         batch: &mut Batch,
         record: &Record,
         before: Option<&Record>,
-        batches: &mpsc::Sender<Batch>,
+        outbox: &mut Outbox,
     ) -> Result<(), Stop> {
         let now = chrono::Utc::now().timestamp_micros();
-        let applied = decoder.apply(batch, record, false, now);
-        if applied == Ok(Outcome::Applied) {
-            return Ok(());
-        }
-        let shapes = decoder.tables.clone();
-        // What came before the record is right and is written: before a halt, and before rows of another shape.
-        let next = Batch::after(batch);
-        let old = std::mem::replace(batch, next);
-        if old.events > 0 {
-            *batch = send(batches, old, before).await;
-        }
-        let outcome = applied.map_err(Stop::Halt)?;
-        self.refresh(decoder).await.context("reading the tables' shapes").map_err(Stop::Again)?;
-        if decoder.tables != shapes {
-            decoder.history.clear();
-        }
+        let outcome = match decoder.apply(batch, record, false, now) {
+            Ok(Outcome::Applied) => return Ok(()),
+            Ok(Outcome::Refresh(doubt)) => doubt,
+            Err(halt) => {
+                // What came before the record is right, and is written.
+                let old = std::mem::replace(batch, Batch::after(batch));
+                if old.events > 0 {
+                    *batch = outbox.send(old, before).await;
+                }
+                return Err(Stop::Halt(halt));
+            }
+        };
+        self.reshape(decoder, batch, before, outbox).await?;
         match outcome {
-            // Neither is asked about again: the table is gone, or the shape is history.
-            Outcome::Refresh(Doubt::Table(table)) => drop(decoder.tables.entry(table).or_insert(Known::Skipped)),
-            Outcome::Refresh(Doubt::Shape(table, shape)) => drop(decoder.history.insert((table, shape))),
-            Outcome::Refresh(Doubt::Load) | Outcome::Applied => {}
+            // Neither is asked about again soon: the table is gone, or the shape is history.
+            Doubt::Table(table) => drop(decoder.tables.entry(table).or_insert(Known::Skipped)),
+            Doubt::Shape(table, shape) => drop(decoder.history.insert((table, shape), now)),
+            Doubt::Load => {}
         }
         decoder.apply(batch, record, true, now).map(drop).map_err(Stop::Halt)
     }
-}
 
-/// Hands a batch to the writer, with the hash of its last record; returns the empty one that follows.
-async fn send(batches: &mpsc::Sender<Batch>, mut batch: Batch, last: Option<&Record>) -> Batch {
-    if let Some(last) = last {
-        batch.record_hash = record_hash(last);
+    /// Reads the tables' shapes again, and makes the mirrors follow, when everything before is written: it has the shapes of
+    /// before.
+    async fn reshape(
+        &self,
+        decoder: &mut Decoder,
+        batch: &mut Batch,
+        last: Option<&Record>,
+        outbox: &mut Outbox,
+    ) -> Result<(), Stop> {
+        let old = std::mem::replace(batch, Batch::after(batch));
+        if old.events > 0 {
+            *batch = outbox.send(old, last).await;
+        }
+        outbox.all_written().await;
+        let known = decoder.tables.clone();
+        let refreshed = shapes::refresh(&self.settings, &self.clickhouse, &self.status, decoder).await;
+        refreshed.context("reading the tables' shapes").map_err(Stop::Again)?;
+        if decoder.tables != known {
+            decoder.history.clear();
+        }
+        Ok(())
     }
-    let next = Batch::after(&batch);
-    // The writer has ended, and says itself why.
-    if batches.send(batch).await.is_err() {
-        return std::future::pending().await;
-    }
-    next
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::catalog::{Block, RowMeta, Table};
+use crate::catalog::{Block, RowError, RowMeta, Table};
 use crate::domain::{TableName, Version};
 use crate::store::checkpoint::Checkpoint;
 use crate::store::clickhouse;
@@ -24,8 +24,21 @@ pub(super) trait Store: Send + Sync {
     async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), clickhouse::Error>;
 }
 
-/// Rows that were read again, by key (`Block::key`), each the only row of its block.
-pub(super) type Reread = HashMap<Vec<u8>, Block>;
+/// Rows that were read again.
+#[derive(Debug)]
+pub(super) struct Reread {
+    /// The rows, under no version of their own.
+    pub(super) rows: Block,
+    /// By key (`Block::key`): the place in `rows`, or why the row cannot be stored.
+    pub(super) found: HashMap<Vec<u8>, Result<usize, RowError>>,
+}
+
+impl Reread {
+    /// Nothing was read yet.
+    pub(super) fn new(table: &Table) -> Self {
+        Self { rows: Block::new(table), found: HashMap::new() }
+    }
+}
 
 /// PostgreSQL, where what an event lacks is read again.
 #[async_trait]

@@ -45,6 +45,11 @@ impl Status {
         matches!(self.report().state, "running" | "standby")
     }
 
+    /// Whether it applies changes.
+    pub fn is_running(&self) -> bool {
+        self.report().state == "running"
+    }
+
     /// Takes a state without a reason.
     pub fn set(&self, state: &'static str) {
         self.update(|report| {

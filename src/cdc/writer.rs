@@ -93,7 +93,7 @@ impl Writer {
         for row in &deferred {
             let at = complete(entry, row, &resolved, &reread);
             if at.is_none() {
-                letters.push(letter(entry, row));
+                letters.push(letter(entry, row, &reread));
             }
             resolved.push(at);
         }
@@ -103,11 +103,12 @@ impl Writer {
     /// Reads again the rows whose chain within the batch does not begin with a whole row.
     async fn reread(&self, entry: &TableBatch, deferred: &[Deferred]) -> Result<Reread, Stop> {
         let needed = deferred.iter().filter(|row| row.before.is_none());
-        let keys: BTreeSet<Vec<String>> = needed.filter_map(|row| row.row.key_texts(&entry.table, 0)).collect();
+        let keys: BTreeSet<Vec<String>> =
+            needed.filter_map(|row| entry.incomplete.key_texts(&entry.table, row.row)).collect();
         let keys: Vec<Vec<String>> = keys.into_iter().collect();
-        let Some(first) = deferred.first() else { return Ok(Reread::new()) };
+        let Some(first) = deferred.first() else { return Ok(Reread::new(&entry.table)) };
         if keys.is_empty() {
-            return Ok(Reread::new());
+            return Ok(Reread::new(&entry.table));
         }
         let mut wait = self.first_wait();
         loop {
@@ -169,25 +170,30 @@ fn complete(entry: &mut TableBatch, row: &Deferred, resolved: &[Option<usize>], 
         Some(at) => {
             let mut image = Block::new(&entry.table);
             image.push_row_of(&entry.block, at, row.meta)?;
-            entry.block.push_merged(&row.row, &row.missing, &image, 0, row.meta)?;
+            entry.block.push_merged((&entry.incomplete, row.row), &row.missing, (&image, 0), row.meta)?;
         }
-        None => match reread.get(&row.row.key(&entry.table, 0)) {
+        None => match reread.found.get(&entry.incomplete.key(&entry.table, row.row)) {
             // The whole row as it is now, under the event's version: what is later comes with later events.
-            Some(now) => entry.block.push_row_of(now, 0, row.meta)?,
+            Some(Ok(at)) => entry.block.push_row_of(&reread.rows, *at, row.meta)?,
+            Some(Err(_)) => return None,
             // Gone since: its delete comes with a later event.
-            None => entry.block.push_key_of(&entry.table, &row.row, row.meta),
+            None => entry.block.push_key_of(&entry.table, &entry.incomplete, row.row, row.meta),
         },
     }
     entry.block.rows().checked_sub(1)
 }
 
-fn letter(entry: &TableBatch, row: &Deferred) -> DeadLetter {
+fn letter(entry: &TableBatch, row: &Deferred, reread: &Reread) -> DeadLetter {
+    let (reason, detail) = match reread.found.get(&entry.incomplete.key(&entry.table, row.row)) {
+        Some(Err(error)) => ("not-representable", error.to_string()),
+        _ => ("unresolved", "values that did not change are neither in the batch nor in PostgreSQL".to_owned()),
+    };
     DeadLetter {
         id: format!("cdc/{}", row.offset),
         table: entry.table.name().mirror_name(),
         version: row.meta.version,
-        reason: "unresolved",
-        detail: "values that did not change are neither in the batch nor in PostgreSQL".to_owned(),
+        reason,
+        detail,
         message: String::new(),
     }
 }

@@ -10,6 +10,7 @@ pub mod load;
 pub mod migrate;
 pub mod serve;
 pub mod sink;
+pub mod tables;
 pub mod up;
 
 use std::path::PathBuf;
@@ -50,6 +51,8 @@ enum Command {
     Etl(etl::Args),
     /// Copy whole tables from PostgreSQL into ClickHouse.
     Load(load::Args),
+    /// Show what each published table becomes in ClickHouse, and how its values get there.
+    Tables(tables::Args),
     /// Import posts from NDJSON or CSV files into PostgreSQL.
     Import(import::Args),
     /// Make synthetic posts in PostgreSQL, reproducible by seed.
@@ -110,6 +113,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sink(args) => sink::run(args, settings, shutdown).await,
         Command::Etl(args) => etl::run(args, settings, shutdown).await,
         Command::Load(args) => load::run(args, settings, shutdown).await,
+        Command::Tables(args) => tables::run(args, settings, shutdown).await,
         Command::Import(args) => import::run(args, settings, shutdown).await,
         Command::Generate(args) => generate::run(args, settings, shutdown).await,
         Command::Migrate(args) => migrate::run(args, settings, shutdown).await,

@@ -2,9 +2,12 @@
 
 use anyhow::Context as _;
 
+use crate::batch::load::Watch;
 use crate::cdc::{Pipeline, Status, serve_health, supervise};
 use crate::config::Settings;
+use crate::domain::Failure;
 use crate::shutdown::Shutdown;
+use crate::store::{postgres, table_shapes};
 use crate::telemetry;
 
 /// Flags.
@@ -15,14 +18,26 @@ pub struct Args {
     pipeline: Option<String>,
 }
 
-/// Runs the sink and the supervisor of its connector. A halt is shown on `/readyz` and in the log; the process stays.
+/// Says at once when a column cannot have the type that the configuration gives it. While PostgreSQL does not answer,
+/// nothing is known.
+async fn check_types(settings: &Settings) -> anyhow::Result<()> {
+    let Ok(client) = postgres::connect(&settings.postgres, "platform sink").await else { return Ok(()) };
+    match table_shapes::published(&client, &settings.sink.pipeline, &settings.tables).await {
+        Err(error) if matches!(error.downcast_ref(), Some(Failure::Config(_))) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Runs the sink, the supervisor of its connector, and the watch that loads tables which join the publication. A halt is
+/// shown on `/readyz` and in the log; the process stays.
 ///
 /// # Errors
-/// `Failure::Config` (78) when an address is missing; otherwise it runs until SIGTERM and drains what it holds.
+/// `Failure::Config` (78) when an address is missing or a column cannot have its configured type; otherwise it runs until SIGTERM and drains what it holds.
 pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     if let Some(pipeline) = args.pipeline {
         settings.sink.pipeline = pipeline;
     }
+    check_types(&settings).await?;
     let metrics = telemetry::metrics_handle()?;
     telemetry::spawn_metrics_upkeep(metrics.clone(), &shutdown);
     let status = Status::default();
@@ -30,6 +45,16 @@ pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyh
     let cancelled = shutdown.token().clone();
     let pipeline = Pipeline::new(settings.clone(), status.clone(), cancelled.clone())?;
     let supervisor = tokio::spawn(supervise(settings.clone(), cancelled.clone()));
+    let watch = Watch {
+        settings: settings.clone(),
+        is_active: {
+            let status = status.clone();
+            move || status.is_running()
+        },
+        changed: pipeline.changed(),
+        cancelled: cancelled.clone(),
+    };
+    let watch = tokio::spawn(watch.run());
     let health = serve_health(&settings.sink.bind, status, metrics, cancelled.clone());
     tokio::select! {
         () = pipeline.run() => {}
@@ -39,5 +64,6 @@ pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyh
             cancelled.cancelled().await;
         }
     }
+    watch.await.context("the watch over the tables ended unexpectedly")?;
     supervisor.await.context("the supervisor ended unexpectedly")
 }

@@ -144,6 +144,8 @@ pub struct Sink {
     pub fetch_bytes_max: i32,
     pub fetch_wait_ms_max: i32,
     pub batches_in_flight_max: usize,
+    /// Rows of one batch that may have to be read again from PostgreSQL.
+    pub reread_rows_max: usize,
     pub retry_wait_ms_min: u64,
     pub retry_wait_ms_max: u64,
     pub bind: String,
@@ -158,6 +160,7 @@ pub struct Load {
     pub connections: usize,
     pub block_rows_max: usize,
     pub block_bytes_max: usize,
+    pub wait_lock_timeout_s: u64,
     pub wait_transactions_timeout_s: u64,
     pub wait_watermark_timeout_s: u64,
 }
@@ -176,7 +179,29 @@ pub struct Etl {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[allow(missing_docs)]
-pub struct Table {}
+pub struct Table {
+    pub inexact: Inexact,
+    pub columns: BTreeMap<String, Column>,
+}
+
+/// What becomes of a row whose event does not carry every value exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Inexact {
+    /// It is read again.
+    #[default]
+    Reread,
+    /// It is parked.
+    Park,
+}
+
+/// `[tables.NAME.columns.NAME]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Column {
+    pub r#type: String,
+}
 
 /// `[up]`
 #[derive(Debug, Clone, Deserialize)]

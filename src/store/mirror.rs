@@ -1,11 +1,15 @@
-//! The mirror's own tables in ClickHouse: logs, floors, states of tables, dead letters.
+//! The mirror in ClickHouse: its tables, their floors, the logs that versions refer to, and rows that could not be applied.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
 use super::checkpoint::text;
 use super::clickhouse::{ClickHouse, Error};
 use super::replication::LogIdentity;
-use crate::catalog::{Table, create_mirror, create_view};
+use crate::catalog::{
+    Evolution, Mirror, MirrorColumn, Table, comment_relation, create_mirror, create_view, drop_mirror, follow,
+};
 use crate::domain::{Lsn, TableName, Version};
 
 /// A log that versions and tokens refer to by its number.
@@ -17,27 +21,6 @@ pub struct Log {
     pub identity: LogIdentity,
     /// L0 of its first load: earlier events may lack the first half of their sequence.
     pub first_load: Lsn,
-}
-
-/// What a mirrored table is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TableState {
-    /// A load is copying it.
-    Loading,
-    /// Loaded; complete once the watermark has passed `snapshot`.
-    Live,
-    /// Stopped, with a reason.
-    Halted,
-}
-
-impl TableState {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Loading => "loading",
-            Self::Live => "live",
-            Self::Halted => "halted",
-        }
-    }
 }
 
 /// A row that could not be applied.
@@ -96,44 +79,77 @@ pub async fn store_log(clickhouse: &ClickHouse, log: &Log) -> Result<(), Error> 
     clickhouse.execute(sql, &parameters.each_ref().map(|(name, value)| (*name, value.as_str()))).await
 }
 
-/// Makes the mirror table and its view for a load. A mirror of another shape is dropped: the load fills the new one whole.
+/// Makes the mirror table and its view for a load. A mirror that cannot take the table's rows is dropped: the load fills the
+/// new one whole.
 ///
 /// # Errors
 /// ClickHouse's.
 pub async fn prepare_table(clickhouse: &ClickHouse, table: &Table) -> Result<(), Error> {
-    let there = columns_of(clickhouse, table.name()).await?;
-    if !there.is_empty() && !has_shape(&there, table) {
-        clickhouse.execute(&format!("drop table {} sync", table.name().quoted_clickhouse("mirror")), &[]).await?;
+    let there = mirrors(clickhouse).await?.remove(&table.name().mirror_name()).unwrap_or_default();
+    match follow(&there, table) {
+        Ok(evolution) => {
+            for statement in &evolution.statements {
+                clickhouse.execute(statement, &[]).await?;
+            }
+            clickhouse.execute(&comment_relation(table), &[]).await?;
+        }
+        Err(_) => {
+            clickhouse.execute(&drop_mirror(table.name()), &[]).await?;
+            clickhouse.execute(&create_mirror(table), &[]).await?;
+        }
     }
-    clickhouse.execute(&create_mirror(table), &[]).await?;
     clickhouse.execute(&create_view(table), &[]).await
 }
 
-/// Names and types of the mirror table's columns, in order; empty when there is no such table.
+/// Makes a mirror follow its table, and the view with it.
+///
+/// # Errors
+/// ClickHouse's; a step that was done is not done again by the next comparison.
+pub async fn evolve(clickhouse: &ClickHouse, evolution: &Evolution) -> Result<(), Error> {
+    for statement in &evolution.statements {
+        tracing::info!(table = %evolution.table.name(), statement, "the mirror follows a change of its table");
+        clickhouse.execute(statement, &[]).await?;
+    }
+    clickhouse.execute(&create_view(&evolution.table), &[]).await?;
+    // Last: what came before is compared again until this stands.
+    clickhouse.execute(&comment_relation(&evolution.table), &[]).await
+}
+
+/// Every mirror table, by its name.
 ///
 /// # Errors
 /// ClickHouse's.
-pub async fn columns_of(clickhouse: &ClickHouse, table: &TableName) -> Result<Vec<(String, String)>, Error> {
+pub async fn mirrors(clickhouse: &ClickHouse) -> Result<BTreeMap<String, Mirror>, Error> {
     #[derive(Deserialize)]
-    struct Row {
+    struct TableRow {
+        name: String,
+        comment: String,
+    }
+    #[derive(Deserialize)]
+    struct ColumnRow {
+        table: String,
         name: String,
         r#type: String,
+        comment: String,
     }
-    let sql =
-        "select name, type from system.columns where database = 'mirror' and table = {table:String} order by position";
-    let rows: Vec<Row> = clickhouse.fetch_all(sql, &[("table", &table.mirror_name())]).await?;
-    Ok(rows.into_iter().map(|row| (row.name, row.r#type)).collect())
+    let tables: Vec<TableRow> =
+        clickhouse.fetch_all("select name, comment from system.tables where database = 'mirror'", &[]).await?;
+    let columns: Vec<ColumnRow> = clickhouse
+        .fetch_all(
+            "select table, name, type, comment from system.columns where database = 'mirror' order by table, position",
+            &[],
+        )
+        .await?;
+    let mut mirrors: BTreeMap<String, Mirror> =
+        tables.into_iter().map(|row| (row.name, Mirror { comment: row.comment, columns: Vec::new() })).collect();
+    for row in columns {
+        let column = MirrorColumn { name: row.name, kind: row.r#type, comment: row.comment };
+        mirrors.entry(row.table).or_default().columns.push(column);
+    }
+    Ok(mirrors)
 }
 
-/// Whether a mirror with these columns (`columns_of`) takes rows of `table` as it is now.
-pub fn has_shape(there: &[(String, String)], table: &Table) -> bool {
-    let own = table.columns().iter();
-    own.clone().all(|column| {
-        there.iter().any(|(name, kind)| name == column.name() && *kind == column.codec().clickhouse_type())
-    }) && there.len() == own.len() + crate::catalog::META_COLUMNS.len()
-}
-
-/// Raises a table's floor; a lower one changes nothing.
+/// Raises a table's floor; a lower one changes nothing. Parked rows below it say nothing any more.
 ///
 /// # Errors
 /// ClickHouse's.
@@ -145,7 +161,13 @@ pub async fn raise_floor(
 ) -> Result<(), Error> {
     let sql = "insert into platform.floors select {table:String}, {floor:UInt128}, {reason:String}, now64(6)";
     let floor = floor.get().to_string();
-    clickhouse.execute(sql, &[("table", &table.mirror_name()), ("floor", &floor), ("reason", reason)]).await
+    let name = table.mirror_name();
+    clickhouse.execute(sql, &[("table", &name), ("floor", &floor), ("reason", reason)]).await?;
+    let superseded = "insert into platform.dead_letters \
+                      select id, pipeline, table, key, version, reason, detail, message, 'superseded', now64(6) \
+                      from platform.dead_letters final \
+                      where table = {table:String} and state = 'parked' and version < {floor:UInt128}";
+    clickhouse.execute(superseded, &[("table", &name), ("floor", &floor)]).await
 }
 
 /// A table's floor.
@@ -163,49 +185,20 @@ pub async fn floor_of(clickhouse: &ClickHouse, table: &TableName) -> Result<Vers
     Ok(row.map_or(Version::ZERO, |row| Version::from_raw(row.floor)))
 }
 
-/// What is stored of a table's state.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateChange<'a> {
-    /// The new state.
-    pub state: TableState,
-    /// Why, for people.
-    pub reason: &'a str,
-    /// Version of the rows of the load in question.
-    pub load_version: Version,
-    /// Position that the watermark must pass before the load's rows are complete.
-    pub snapshot: Lsn,
-    /// Rows copied.
-    pub rows: u64,
-}
-
-/// Stores a table's state; the newest stands.
+/// The floors of all tables, by the mirror's name.
 ///
 /// # Errors
 /// ClickHouse's.
-pub async fn store_state(clickhouse: &ClickHouse, table: &TableName, change: &StateChange<'_>) -> Result<(), Error> {
-    let sql = "insert into platform.tables select {table:String}, {state:String}, {reason:String}, {version:UInt128}, \
-               {snapshot:UInt64}, {rows:UInt64}, now64(6)";
-    let (version, snapshot, rows) =
-        (change.load_version.get().to_string(), change.snapshot.get().to_string(), change.rows.to_string());
-    let parameters = [
-        ("table", table.mirror_name()),
-        ("state", change.state.name().to_owned()),
-        ("reason", change.reason.to_owned()),
-        ("version", version),
-        ("snapshot", snapshot),
-        ("rows", rows),
-    ];
-    clickhouse.execute(sql, &parameters.each_ref().map(|(name, value)| (*name, value.as_str()))).await
-}
-
-/// Marks a table as halted: its rows are not kept up to date until it is loaded again.
-///
-/// # Errors
-/// ClickHouse's.
-pub async fn store_halted(clickhouse: &ClickHouse, table: &TableName, reason: &str) -> Result<(), Error> {
-    let (load_version, snapshot) = (Version::ZERO, Lsn::ZERO);
-    store_state(clickhouse, table, &StateChange { state: TableState::Halted, reason, load_version, snapshot, rows: 0 })
-        .await
+pub async fn floors(clickhouse: &ClickHouse) -> Result<BTreeMap<String, Version>, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        table: String,
+        #[serde(with = "text")]
+        highest: u128,
+    }
+    let sql = "select table, max(floor) as highest from platform.floors group by table";
+    let rows: Vec<Row> = clickhouse.fetch_all(sql, &[]).await?;
+    Ok(rows.into_iter().map(|row| (row.table, Version::from_raw(row.highest))).collect())
 }
 
 /// Stores rows that could not be applied.

@@ -17,3 +17,4 @@ pub mod posts;
 mod record_batch;
 pub mod replication;
 pub mod table_shapes;
+pub mod table_states;

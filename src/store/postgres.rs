@@ -9,6 +9,11 @@ use tokio_postgres::{Client, NoTls};
 use crate::config;
 use crate::domain::Failure;
 
+/// What the texts of values depend on, the same for everyone who reads them. `lc_monetary` is left as the database has it,
+/// because Debezium's session has it so.
+const TEXT_FORMS: &str = "set timezone = 'UTC'; set datestyle = 'ISO, MDY'; set intervalstyle = 'postgres'; \
+                          set extra_float_digits = 1; set bytea_output = 'hex'; set xmloption = 'content'";
+
 /// Opens one connection; its I/O task runs on the current runtime and ends with the client.
 ///
 /// Statements are limited by `postgres.statement_timeout_ms`; bulk work lifts that with `set statement_timeout = 0`.
@@ -40,8 +45,8 @@ pub async fn connect_with(config: &tokio_postgres::Config, settings: &config::Po
         // The client's calls report the same error; here it would be said twice.
         drop(connection.await);
     });
-    let timeout = format!("set statement_timeout = {}; set timezone = 'UTC'", settings.statement_timeout_ms);
-    client.batch_execute(&timeout).await.context("preparing the PostgreSQL session")?;
+    let session = format!("set statement_timeout = {}; {TEXT_FORMS}", settings.statement_timeout_ms);
+    client.batch_execute(&session).await.context("preparing the PostgreSQL session")?;
     Ok(client)
 }
 

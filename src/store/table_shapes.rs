@@ -1,10 +1,13 @@
 //! Reads the shapes of the published tables from PostgreSQL's catalog.
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use tokio_postgres::{Client, Row};
 
-use crate::catalog::{ColumnRow, Refusal, Table, TableRow, TypeRow};
-use crate::domain::TableName;
+use crate::catalog::{ColumnRow, Inexact, Refusal, Relation, Rules, Table, TableRow, TypeRow};
+use crate::config;
+use crate::domain::{Failure, TableName};
 
 /// Schema of the tables that are the platform's own: published, never mirrored.
 pub const OWN_SCHEMA: &str = "platform";
@@ -18,8 +21,7 @@ pub struct Published {
     pub refused: Vec<(TableName, Refusal)>,
 }
 
-/// Columns of every table of a publication, in order of `attnum`; generated columns are left out because the
-/// log has none. Domains are followed to their base type.
+/// Columns of every table of a publication, in order of `attnum`. Domains are followed to their base type.
 const COLUMNS: &str = "
 with recursive base as (
     select t.oid, t.oid as base_oid, t.typtypmod as modifier, t.typtype, t.typbasetype from pg_type t
@@ -31,11 +33,19 @@ select n.nspname, c.relname, c.oid, c.relkind, c.relreplident, a.attname, a.attn
        format_type(a.atttypid, a.atttypmod), t.typname, t.typtype,
        case when a.atttypmod >= 0 then a.atttypmod else r.modifier end,
        e.typname, e.typtype,
-       case when i.indisprimary and i.indimmediate then array_position(i.indkey::int2[], a.attnum) end
+       case when i.indisprimary and i.indimmediate then array_position(i.indkey::int2[], a.attnum) end,
+       a.attnum, case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
+       coalesce(member.oid, member_schema.oid, 0::oid), coalesce(pg_relation_filenode(c.oid), 0::oid),
+       (select left(md5(string_agg(x.attnum || ':' || x.xmin::text, ',' order by x.attnum)), 16)
+        from pg_attribute x where x.attrelid = c.oid and x.attnum > 0),
+       er.modifier, a.attgenerated <> '', a.xmin::text, p.rowfilter is not null
 from pg_publication_tables p
+join pg_publication publication on publication.pubname = p.pubname
 join pg_namespace n on n.nspname = p.schemaname
 join pg_class c on c.relnamespace = n.oid and c.relname = p.tablename
-join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+left join pg_publication_rel member on member.prpubid = publication.oid and member.prrelid = c.oid
+left join pg_publication_namespace member_schema on member_schema.pnpubid = publication.oid and member_schema.pnnspid = n.oid
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 join resolved r on r.oid = a.atttypid
 join pg_type t on t.oid = r.base_oid
 left join pg_type et on et.oid = t.typelem and t.typcategory = 'A'
@@ -47,22 +57,29 @@ order by n.nspname, c.relname, a.attnum";
 
 /// Reads the tables of `publication`.
 ///
+/// `configured` is the section `[tables]`.
+///
 /// # Errors
-/// PostgreSQL's.
-pub async fn published(client: &Client, publication: &str) -> anyhow::Result<Published> {
+/// PostgreSQL's; `Failure::Config` for a column that the configuration gives a type that it cannot have.
+pub async fn published(
+    client: &Client,
+    publication: &str,
+    configured: &BTreeMap<String, config::Table>,
+) -> anyhow::Result<Published> {
     let rows = client.query(COLUMNS, &[&publication, &OWN_SCHEMA]).await.context("reading the published tables")?;
     let mut tables: Vec<TableRow> = Vec::new();
     for row in &rows {
         let name = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);
         if tables.last().is_none_or(|table| table.name != name) {
             let identity = character(row, 4)?;
-            tables.push(TableRow {
-                name,
+            let relation = Relation {
                 oid: row.try_get(2)?,
-                kind: character(row, 3)?,
-                identity,
-                columns: Vec::new(),
-            });
+                membership: row.try_get(16)?,
+                file_node: row.try_get(17)?,
+                attributes: row.try_get(18)?,
+            };
+            let (kind, filtered) = (character(row, 3)?, row.try_get(22)?);
+            tables.push(TableRow { name, relation, kind, filtered, identity, columns: Vec::new() });
         }
         if let Some(table) = tables.last_mut() {
             table.columns.push(column(row)?);
@@ -71,25 +88,48 @@ pub async fn published(client: &Client, publication: &str) -> anyhow::Result<Pub
     let mut published = Published::default();
     for row in tables {
         let name = row.name.clone();
-        match Table::from_row(row) {
+        match Table::from_row(row, &rules(configured, &name)) {
             Ok(table) => published.tables.push(table),
+            Err(error @ Refusal::Mapping(..)) => return Err(Failure::Config(error.to_string()).into()),
             Err(refusal) => published.refused.push((name, refusal)),
         }
     }
     Ok(published)
 }
 
+/// What the configuration says of a table, which it may name without the schema `public`.
+fn rules(configured: &BTreeMap<String, config::Table>, name: &TableName) -> Rules {
+    let named = configured.iter().find(|(key, _)| TableName::from_argument(key) == *name);
+    let Some((_, table)) = named else { return Rules::default() };
+    Rules {
+        inexact: match table.inexact {
+            config::Inexact::Reread => Inexact::Reread,
+            config::Inexact::Park => Inexact::Park,
+        },
+        types: table.columns.iter().map(|(name, column)| (name.clone(), column.r#type.clone())).collect(),
+    }
+}
+
 fn column(row: &Row) -> anyhow::Result<ColumnRow> {
+    let modifier: i32 = row.try_get(10)?;
     let element = match row.try_get::<_, Option<String>>(11)? {
-        Some(name) => Some(Box::new(TypeRow { name, kind: character(row, 12)?, modifier: -1, element: None })),
+        Some(name) => {
+            // A modifier of the array is one of its elements.
+            let modifier = if modifier >= 0 { modifier } else { row.try_get(19)? };
+            Some(Box::new(TypeRow { name, kind: character(row, 12)?, modifier, element: None }))
+        }
         None => None,
     };
-    let type_row = TypeRow { name: row.try_get(8)?, kind: character(row, 9)?, modifier: row.try_get(10)?, element };
+    let type_row = TypeRow { name: row.try_get(8)?, kind: character(row, 9)?, modifier, element };
     // `indkey` is an int2vector, which counts from 0.
     let key_position = row.try_get::<_, Option<i32>>(13)?.and_then(|position| usize::try_from(position).ok());
     Ok(ColumnRow {
+        attnum: row.try_get(14)?,
+        xmin: row.try_get(21)?,
+        missing_value: row.try_get(15)?,
         name: row.try_get(5)?,
         not_null: row.try_get(6)?,
+        generated: row.try_get(20)?,
         key_position,
         type_text: row.try_get(7)?,
         type_row,

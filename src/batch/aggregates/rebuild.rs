@@ -204,7 +204,10 @@ async fn refuse_unready(day: &Day<'_>, position: Position) -> anyhow::Result<()>
     let facts =
         builds::table_facts(day.clickhouse, table).await.map_err(|error| failed("reading the table's state", error))?;
     let text = match facts.state.as_str() {
-        "loading" => format!("{table} is being loaded into the mirror; run it again when the load has ended"),
+        "loading" | "wanted" => {
+            format!("{table} is being loaded into the mirror; run it again when the load has ended")
+        }
+        "left" => format!("{table} has left the publication: {}", facts.reason),
         "halted" => format!("{table} is halted in the mirror: {}", facts.reason),
         _ if position.lsn < facts.snapshot => {
             format!("the mirror of {table} is complete at {}, and is at {}", facts.snapshot, position.lsn)

@@ -10,6 +10,9 @@
 
 mod copy;
 mod snapshot;
+mod watch;
+
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -23,9 +26,11 @@ use crate::store::clickhouse::ClickHouse;
 use crate::store::connect::Connect;
 use crate::store::kafka::{self, Topic};
 use crate::store::lease::Lease;
-use crate::store::mirror::{self, Log, StateChange, TableState};
-use crate::store::{connector_config, postgres, replication, table_shapes};
+use crate::store::mirror::{self, Log};
+use crate::store::table_states::{StateChange, TableState};
+use crate::store::{connector_config, postgres, replication, table_shapes, table_states};
 pub use copy::Progress;
+pub use watch::Watch;
 
 /// Identifies the loads' advisory lock ("platload" in ASCII).
 const LOCK: i64 = 0x706c_6174_6c6f_6164;
@@ -48,66 +53,152 @@ struct Loaded {
     parked: u64,
 }
 
+/// How often tables are copied again because their structure changed meanwhile.
+const ROUNDS_MAX: u32 = 5;
+
 /// Loads `names`, or every published table when it is empty.
 ///
 /// # Errors
-/// `Failure::Busy` while another load runs or transactions do not end, `Failure::Config` for a table that cannot be
-/// mirrored, `Failure::Unavailable` when a part does not answer. What an interrupted load left is mended by running it again.
+/// `Failure::Busy` while another load runs, transactions do not end, or a table's structure keeps changing;
+/// `Failure::Config` for a table that cannot be mirrored, `Failure::Unavailable` when a part does not answer. What an
+/// interrupted load left is mended by running it again.
 pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) -> anyhow::Result<Report> {
     let begun = std::time::Instant::now();
     let client = postgres::connect(&settings.postgres, "platform load").await?;
     client.batch_execute("set statement_timeout = 0").await?;
-    lock(&client).await?;
+    lock(&client, Duration::from_secs(settings.load.wait_lock_timeout_s)).await?;
     let clickhouse = ClickHouse::new(&settings.clickhouse)?;
-    let tables = choose(&client, settings, names).await?;
+    let mut tables = choose(&client, settings, names).await?;
     let (log, new_slot) = prepare_log(settings, &client, &clickhouse, names.is_empty()).await?;
     // Read before L0: whatever lies before it in the topic is committed before L0, and so in the snapshot.
     let end = end_of_topic(settings).await?;
-
-    let l0 = replication::insert_lsn(&client).await?;
-    let version = Version::of_load(log.number, l0).context("the log's position does not fit into a version")?;
-    let log = remember_first_load(&clickhouse, log, l0).await?;
-    for table in &tables {
-        mirror::prepare_table(&clickhouse, table)
-            .await
-            .with_context(|| format!("making the mirror of {}", table.name()))?;
-        store_state(&clickhouse, table, TableState::Loading, version, Lsn::ZERO, 0).await?;
-    }
-    let snapshot = snapshot::open(&client, &settings.postgres, &settings.load, l0).await?;
-    tracing::info!(log = log.number, l0 = %l0, snapshot = %snapshot.lsn, tables = tables.len(), "copying");
-    let copied = copy::tables(settings, &clickhouse, &tables, &snapshot, version, progress).await?;
-    snapshot.close().await?;
-
+    let mut round = Round { settings, client: &client, clickhouse: &clickhouse, log, progress, l0: Lsn::ZERO };
     let mut loaded = Vec::new();
-    for (table, counts) in tables.iter().zip(copied) {
-        mirror::raise_floor(&clickhouse, table.name(), version, "load").await.context("raising the floor")?;
-        store_state(&clickhouse, table, TableState::Live, version, snapshot.lsn, counts.rows).await?;
-        loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
+    for _ in 0..ROUNDS_MAX {
+        let changed = round.copy(&tables, &mut loaded).await?;
+        if changed.is_empty() {
+            break;
+        }
+        tables = choose(&client, settings, &changed).await?;
+    }
+    if let Some(table) = tables.iter().find(|table| loaded.iter().all(|done| done.table != table.name().to_string())) {
+        let text = format!("the structure of {} changed in each of {ROUNDS_MAX} attempts to copy it", table.name());
+        return Err(Failure::Busy(text).into());
     }
     if names.is_empty() {
-        move_checkpoint(settings, &clickhouse, log.number, end, new_slot).await?;
+        move_checkpoint(settings, &clickhouse, round.log.number, end, new_slot).await?;
     }
     Ok(Report {
         job: "load",
         rows: loaded.iter().map(|table| table.rows).sum(),
         parked: loaded.iter().map(|table| table.parked).sum(),
         tables: loaded,
-        l0: l0.to_string(),
+        l0: round.l0.to_string(),
         duration_ms: begun.elapsed().as_millis(),
     })
 }
 
-async fn lock(client: &Client) -> anyhow::Result<()> {
-    let row = client.query_one("select pg_try_advisory_lock($1)", &[&LOCK]).await.context("taking the load lock")?;
-    if row.try_get::<_, bool>(0)? {
-        return Ok(());
+/// What a round of copying needs.
+struct Round<'a> {
+    settings: &'a Settings,
+    client: &'a Client,
+    clickhouse: &'a ClickHouse,
+    log: Log,
+    progress: &'a Progress,
+    /// L0 of the last round.
+    l0: Lsn,
+}
+
+impl Round<'_> {
+    /// Copies `tables` under one L0 and adds to `loaded` what is complete. Returns the tables that must be copied again.
+    ///
+    /// A table that was written anew meanwhile (`ALTER TABLE`, `VACUUM FULL`, `CLUSTER`) may look empty to the snapshot, or
+    /// have its rows on other pages than the ranges: what was copied of it proves nothing.
+    async fn copy(&mut self, tables: &[Table], loaded: &mut Vec<Loaded>) -> anyhow::Result<Vec<TableName>> {
+        self.l0 = replication::insert_lsn(self.client).await?;
+        let version =
+            Version::of_load(self.log.number, self.l0).context("the log's position does not fit into a version")?;
+        self.log = remember_first_load(self.clickhouse, self.log.clone(), self.l0).await?;
+        for table in tables {
+            mirror::prepare_table(self.clickhouse, table)
+                .await
+                .with_context(|| format!("making the mirror of {}", table.name()))?;
+            self.store_state(table, TableState::Loading, version, Lsn::ZERO, 0).await?;
+        }
+        let snapshot = snapshot::open(self.client, &self.settings.postgres, &self.settings.load, self.l0).await?;
+        tracing::info!(log = self.log.number, l0 = %self.l0, snapshot = %snapshot.lsn, tables = tables.len(), "copying");
+        let copied = copy::tables(self.settings, self.clickhouse, tables, &snapshot, version, self.progress).await;
+        snapshot.close().await?;
+
+        let changed = self.changed(tables).await?;
+        let counts = match copied {
+            // A column or a table that is gone makes COPY fail.
+            Err(error) if !changed.is_empty() => {
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "copying failed because a table has changed; it is repeated"
+                );
+                return Ok(tables.iter().map(|table| table.name().clone()).collect());
+            }
+            copied => copied?,
+        };
+        for (table, counts) in tables.iter().zip(counts) {
+            if changed.contains(table.name()) {
+                tracing::warn!(table = %table.name(), "the table has changed while it was copied; it is copied again");
+                continue;
+            }
+            mirror::raise_floor(self.clickhouse, table.name(), version, "load").await.context("raising the floor")?;
+            self.store_state(table, TableState::Live, version, snapshot.lsn, counts.rows).await?;
+            loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
+        }
+        Ok(changed)
     }
-    Err(Failure::Busy("another `platform load` is running on this database".into()).into())
+
+    /// Those of `tables` that are not what they were when their shapes were read.
+    async fn changed(&self, tables: &[Table]) -> anyhow::Result<Vec<TableName>> {
+        let now = table_shapes::published(self.client, &self.settings.sink.pipeline, &self.settings.tables).await?;
+        let same = |table: &&Table| now.tables.iter().any(|other| other.relation() == table.relation());
+        Ok(tables.iter().filter(|table| !same(table)).map(|table| table.name().clone()).collect())
+    }
+
+    async fn store_state(
+        &self,
+        table: &Table,
+        state: TableState,
+        load_version: Version,
+        snapshot: Lsn,
+        rows: u64,
+    ) -> anyhow::Result<()> {
+        let pipeline = &self.settings.sink.pipeline;
+        let change = StateChange { pipeline, state, reason: "load", load_version, snapshot, rows };
+        let stored = table_states::store(self.clickhouse, &table.name().mirror_name(), &change).await;
+        stored.context("storing the table's state")
+    }
+}
+
+/// Takes the lock that loads share; the sink's own loads are short, so one that runs is waited for.
+async fn lock(client: &Client, limit: Duration) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + limit;
+    let mut said = false;
+    loop {
+        let row =
+            client.query_one("select pg_try_advisory_lock($1)", &[&LOCK]).await.context("taking the load lock")?;
+        if row.try_get::<_, bool>(0)? {
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Failure::Busy("another load is running on this database".into()).into());
+        }
+        if !std::mem::replace(&mut said, true) {
+            tracing::info!(wait_s_max = limit.as_secs(), "another load is running; waiting for its end");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 async fn choose(client: &Client, settings: &Settings, names: &[TableName]) -> anyhow::Result<Vec<Table>> {
     let publication = &settings.sink.pipeline;
-    let published = table_shapes::published(client, publication).await?;
+    let published = table_shapes::published(client, publication, &settings.tables).await?;
     for (name, refusal) in &published.refused {
         if names.contains(name) {
             return Err(Failure::Config(format!("{name} cannot be mirrored: {refusal}")).into());
@@ -219,16 +310,4 @@ async fn move_checkpoint(
         committed_at: chrono::DateTime::UNIX_EPOCH,
     };
     checkpoint::store(clickhouse, pipeline, &checkpoint).await.context("storing the checkpoint")
-}
-
-async fn store_state(
-    clickhouse: &ClickHouse,
-    table: &Table,
-    state: TableState,
-    load_version: Version,
-    snapshot: Lsn,
-    rows: u64,
-) -> anyhow::Result<()> {
-    let change = StateChange { state, reason: "load", load_version, snapshot, rows };
-    mirror::store_state(clickhouse, table.name(), &change).await.context("storing the table's state")
 }

@@ -65,10 +65,8 @@ async fn wait_for_running(client: &Client, limit: Duration) -> anyhow::Result<()
             return Err(Failure::Busy(text).into());
         }
         if said.elapsed() >= Duration::from_secs(2) {
-            tracing::info!(
-                waiting_for = describe(&running().await?),
-                "waiting for transactions that were running at the start"
-            );
+            let waiting_for = describe(&running().await?);
+            tracing::info!(waiting_for, "waiting for transactions that were running at the start");
             said = Instant::now();
         }
         tokio::time::sleep(wait).await;

@@ -1,7 +1,8 @@
 //! `platform etl`: what it refuses, waits for and reports; aggregates of one's own.
 
 use platform::domain::{Lsn, TableName, Version};
-use platform::store::mirror::{self, DeadLetter, StateChange, TableState};
+use platform::store::mirror::{self, DeadLetter};
+use platform::store::table_states::{self, StateChange, TableState};
 
 use super::mirrored::Mirrored;
 
@@ -78,8 +79,8 @@ async fn a_mirror_that_is_behind_is_named() {
 
     let table = TableName::new("public", "sentiment_social");
     let store = async |state, reason, snapshot| {
-        let change = StateChange { state, reason, load_version: Version::ZERO, snapshot, rows: 0 };
-        mirror::store_state(&bench.clickhouse, &table, &change).await.expect("stored");
+        let change = StateChange { snapshot, ..StateChange::of("platform", state, reason) };
+        table_states::store(&bench.clickhouse, &table.mirror_name(), &change).await.expect("stored");
         bench.etl(&["--date", DAY, "--wait-lsn", "none"]).await
     };
     let ended = store(TableState::Loading, "load", Lsn::ZERO).await;

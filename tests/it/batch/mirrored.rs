@@ -89,7 +89,9 @@ impl Mirrored {
 
     /// The mirror tables of the publication.
     pub(super) async fn make_mirrors(&self) {
-        let published = table_shapes::published(&self.client, "platform").await.expect("the publication");
+        let published = table_shapes::published(&self.client, "platform", &std::collections::BTreeMap::new())
+            .await
+            .expect("the publication");
         for table in &published.tables {
             mirror::prepare_table(&self.clickhouse, table).await.expect("a mirror table");
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use platform::domain::{TableName, quote_clickhouse, quote_postgres};
 
 use super::Hands;
+use crate::support::wait::wait_until;
 
 /// How one column is printed by each side.
 struct Printed {
@@ -38,37 +39,59 @@ impl Tables {
     }
 
     pub(super) async fn assert_equal(&self, hands: &Hands, when: &str) {
+        let difference = self.difference(hands).await;
+        assert!(difference.is_none(), "{when}: {}", difference.unwrap_or_default());
+    }
+
+    /// Waits until the tables are equal, whatever their columns are by then; panics with the last difference.
+    pub(super) async fn become_equal(hands: &Hands, tables: &[TableName], when: &str) {
+        let last = std::cell::RefCell::new(String::new());
+        let equal = || async {
+            let difference = Self::read(hands, tables).await.difference(hands).await;
+            last.replace(difference.clone().unwrap_or_default());
+            difference.is_none()
+        };
+        let end = std::time::Instant::now() + super::CATCH_UP;
+        wait_until("the tables are equal", super::CATCH_UP * 2, || async {
+            assert!(std::time::Instant::now() < end, "{when}: {}", last.borrow());
+            equal().await
+        })
+        .await;
+    }
+
+    /// The first few cells that differ.
+    async fn difference(&self, hands: &Hands) -> Option<String> {
         for shape in &self.0 {
-            let (expected, found) = (shape.in_postgres(hands).await, shape.in_clickhouse(hands).await);
+            let expected = shape.in_postgres(hands).await;
+            let found = match shape.in_clickhouse(hands).await {
+                Ok(found) => found,
+                Err(error) => return Some(format!("{}: {error}", shape.table)),
+            };
+            if expected.is_empty() {
+                return Some(format!("an empty {} proves nothing", shape.table));
+            }
             let differing: Vec<&Vec<Option<String>>> = expected
                 .keys()
                 .chain(found.keys())
                 .filter(|key| expected.get(*key) != found.get(*key))
                 .take(3)
                 .collect();
+            let mut said = Vec::new();
             for key in &differing {
                 for (at, column) in shape.columns.iter().enumerate() {
                     let cell = |rows: &BTreeMap<_, Vec<Option<String>>>| rows.get(*key).map(|row| row[at].clone());
-                    if cell(&expected) != cell(&found) {
-                        eprintln!(
-                            "{when}: {} {key:?} {}: {:?} became {:?}",
-                            shape.table,
-                            column.name,
-                            cell(&expected),
-                            cell(&found)
-                        );
+                    let (name, expected, found) = (&column.name, cell(&expected), cell(&found));
+                    if expected != found {
+                        said.push(format!("{} {key:?} {name}: {expected:?} became {found:?}", shape.table));
                     }
                 }
             }
-            assert!(
-                differing.is_empty(),
-                "{when}: {} differs ({} and {} rows)",
-                shape.table,
-                expected.len(),
-                found.len()
-            );
-            assert!(!expected.is_empty(), "{when}: an empty {} proves nothing", shape.table);
+            if !said.is_empty() {
+                let (expected, found) = (expected.len(), found.len());
+                return Some(format!("{} ({expected} and {found} rows)", said.join("; ")));
+            }
         }
+        None
     }
 }
 
@@ -91,15 +114,15 @@ impl Shape {
         self.by_key(rows.iter().map(|row| (0..row.len()).map(|at| row.get(at)).collect()))
     }
 
-    async fn in_clickhouse(&self, hands: &Hands) -> Rows {
+    async fn in_clickhouse(&self, hands: &Hands) -> Result<Rows, platform::store::clickhouse::Error> {
         let list: Vec<&str> = self.columns.iter().map(|column| column.clickhouse.as_str()).collect();
         let sql = format!("select [{}] as cells from {}", list.join(", "), self.table.quoted_clickhouse("analytics"));
         #[derive(serde::Deserialize)]
         struct Row {
             cells: Vec<Option<String>>,
         }
-        let rows: Vec<Row> = hands.clickhouse.fetch_all(&sql, &[]).await.expect("ClickHouse's rows");
-        self.by_key(rows.into_iter().map(|row| row.cells))
+        let rows: Vec<Row> = hands.clickhouse.fetch_all(&sql, &[]).await?;
+        Ok(self.by_key(rows.into_iter().map(|row| row.cells)))
     }
 }
 

@@ -1,0 +1,160 @@
+//! Loads by itself what must be loaded: a table that joins the publication, was made anew, or whose rows changed without a
+//! word in the log. Marks a table that leaves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{Progress, run};
+use crate::catalog::{Comparison, Mirror, Table, compare};
+use crate::config::Settings;
+use crate::domain::{Failure, TableName};
+use crate::store::clickhouse::ClickHouse;
+use crate::store::table_states::{self, StateChange, Stored, TableState};
+use crate::store::{mirror, postgres, table_shapes};
+
+/// Longest wait between two attempts of a load that fails.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(300);
+
+/// What the watch is told and tells.
+pub struct Watch<A> {
+    /// Settings of the sink that it belongs to.
+    pub settings: Settings,
+    /// Whether this sink is the one that writes: a standby leaves everything alone.
+    pub is_active: A,
+    /// Rung when a table's structure has changed, so that the sink makes its mirror follow.
+    pub changed: Arc<Notify>,
+    /// Ends it.
+    pub cancelled: CancellationToken,
+}
+
+/// What must be done about the tables.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Findings {
+    /// To be loaded, with the reason.
+    load: Vec<(TableName, String)>,
+    /// Mirrors, by name, whose table is not published any more.
+    left: Vec<String>,
+    /// Whether a mirror has to follow its table.
+    changed: bool,
+}
+
+impl<A: Fn() -> bool> Watch<A> {
+    /// Looks every `sink.supervise_interval_ms`, until cancelled.
+    pub async fn run(mut self) {
+        // An operator's load comes first.
+        self.settings.load.wait_lock_timeout_s = 0;
+        let interval = Duration::from_millis(self.settings.sink.supervise_interval_ms.max(100));
+        let mut wait = interval;
+        let mut not_before = Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = self.cancelled.cancelled() => return,
+            }
+            if !(self.is_active)() {
+                continue;
+            }
+            let done = tokio::select! {
+                done = self.look(Instant::now() >= not_before) => done,
+                () = self.cancelled.cancelled() => return,
+            };
+            match done {
+                Ok(()) => wait = interval,
+                // An operator's load runs: what it leaves is looked at afterwards.
+                Err(error) if matches!(error.downcast_ref(), Some(Failure::Busy(_))) => {}
+                Err(error) => {
+                    counter!("platform_sink_retries_total", "step" => "load").increment(1);
+                    let error = format!("{error:#}");
+                    tracing::warn!(error, wait_ms = wait.as_millis(), "the tables cannot be seen to; tried again");
+                    not_before = Instant::now() + wait;
+                    wait = (wait * 2).min(RETRY_WAIT_MAX);
+                }
+            }
+        }
+    }
+
+    async fn look(&self, may_load: bool) -> anyhow::Result<()> {
+        let pipeline = &self.settings.sink.pipeline;
+        let clickhouse = ClickHouse::new(&self.settings.clickhouse)?;
+        let client = postgres::connect(&self.settings.postgres, "platform sink watch").await?;
+        let published = table_shapes::published(&client, pipeline, &self.settings.tables).await?;
+        drop(client);
+        let mirrors = mirror::mirrors(&clickhouse).await?;
+        let states = table_states::of_pipeline(&clickhouse, pipeline).await?;
+        let refused: Vec<&TableName> = published.refused.iter().map(|(name, _)| name).collect();
+        let findings = find(&published.tables, &refused, &mirrors, &states);
+        if findings.changed {
+            self.changed.notify_one();
+        }
+        for name in &findings.left {
+            tracing::warn!(table = name, "the table has left the publication; its mirror stays as it is");
+            let reason = "it is no longer in the publication";
+            table_states::store(&clickhouse, name, &StateChange::of(pipeline, TableState::Left, reason)).await?;
+        }
+        if findings.load.is_empty() || !may_load {
+            return Ok(());
+        }
+        let names: Vec<TableName> = findings.load.iter().map(|(name, _)| name.clone()).collect();
+        run(&self.settings, &names, &Progress::new()).await?;
+        counter!("platform_sink_loads_total").increment(1);
+        for (table, reason) in &findings.load {
+            tracing::info!(table = %table, reason, "loaded by the sink");
+        }
+        Ok(())
+    }
+}
+
+impl<A> std::fmt::Debug for Watch<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").finish_non_exhaustive()
+    }
+}
+
+fn find(
+    published: &[Table],
+    refused: &[&TableName],
+    mirrors: &BTreeMap<String, Mirror>,
+    states: &BTreeMap<String, Stored>,
+) -> Findings {
+    let mut findings = Findings::default();
+    let nothing = Mirror::default();
+    for table in published {
+        let name = table.name().mirror_name();
+        let state = states.get(&name).map(|stored| stored.state);
+        let compared = compare(mirrors.get(&name).unwrap_or(&nothing), table);
+        let load = match (state, compared) {
+            // Somebody must look at it first, and loads it then.
+            (Some(TableState::Halted), _) => None,
+            (Some(TableState::Wanted), _) => states.get(&name).map(|stored| stored.reason.clone()),
+            // Loads hold a lock: while one runs, this one ends at once.
+            (Some(TableState::Loading), _) => Some("its load was interrupted".to_owned()),
+            (Some(TableState::Left), _) => Some("it has joined the publication again".to_owned()),
+            (_, Comparison::Absent) => Some("it has joined the publication".to_owned()),
+            (_, Comparison::Replaced(why)) => Some(why.to_owned()),
+            // The sink halts it, or makes the mirror follow and says whether its rows are wanted too.
+            (_, Comparison::Incompatible(_)) => {
+                findings.changed = true;
+                None
+            }
+            (_, Comparison::Follows(evolution)) => {
+                let noted = mirrors.get(&name).map(|mirror| mirror.comment.as_str());
+                let now = table.relation().to_comment(&table.key_attnums());
+                findings.changed |= evolution.reload.is_some() || noted != Some(now.as_str());
+                None
+            }
+        };
+        findings.load.extend(load.map(|why| (table.name().clone(), why)));
+    }
+    let there = |name: &String| {
+        published.iter().map(Table::name).chain(refused.iter().copied()).any(|table| table.mirror_name() == *name)
+    };
+    let gone = states.iter().filter(|(name, stored)| stored.state != TableState::Left && !there(name));
+    findings.left = gone.map(|(name, _)| name.clone()).collect();
+    findings
+}

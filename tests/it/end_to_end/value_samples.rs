@@ -1,0 +1,372 @@
+//! A column of every type, with the values that break careless code.
+
+/// Types that the columns need.
+pub(super) const SETUP: &str = "
+    create type mood as enum ('calm', 'busy', 'it''s \"odd\", {really}');
+    create type pair as (n int, t text);
+    create type floatrange as range (subtype = float8);
+    create domain posint as int check (value > 0);
+    create domain shorttext as varchar(10);
+    create domain amounts as numeric(20,4)[];
+    do $$ begin
+        if (select count(*) from pg_available_extensions where name in ('hstore', 'citext')) = 2 then
+            create extension hstore;
+            create extension citext;
+        else
+            create domain hstore as text;
+            create domain citext as text;
+        end if;
+    end $$;";
+
+/// About 16 kB that do not compress.
+const LARGE_TEXT: &str = "(select string_agg(md5(g::text), '') from generate_series(1, 500) g)";
+
+const TEXTS: &[&str] = &[
+    "null",
+    "''",
+    "'plain'",
+    "' '",
+    "E'line\\nq\"uote\\\\ back é 😀 tab\\t'",
+    "'null'",
+    "'__debezium_unavailable_value'",
+    "'[Ljava.lang.String;@4b94de8c'",
+    LARGE_TEXT,
+];
+const JSONS: &[&str] = &[
+    "null",
+    "'null'",
+    r#"'"str"'"#,
+    "'12.50'",
+    r#"'{"b": 1,  "a": [1, 2.50, null], "b": 2}'"#,
+    r#"'{"big": 12345678901234567890.123, "é": "\u0001"}'"#,
+    "'[]'",
+    "(select jsonb_agg(md5(g::text)) from generate_series(1, 400) g)",
+];
+
+/// Name, type and values as SQL. `random` stands for a random value of the type.
+pub(super) const COLUMNS: &[(&str, &str, &[&str])] = &[
+    ("c_bool", "bool", &["true", "false", "null"]),
+    ("c_int2", "smallint", &["-32768", "32767", "null", "0"]),
+    ("c_int4", "integer", &["-1073741824", "1073741823", "null", "0", "7"]),
+    ("c_random4", "integer", &["random"]),
+    ("c_int8", "bigint", &["-9223372036854775808", "9223372036854775807", "null", "random", "random"]),
+    ("c_oid", "oid", &["0", "4294967295", "null"]),
+    (
+        "c_real",
+        "real",
+        &[
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
+            "1e-45",
+            "3.4028235e38",
+            "-0.0",
+            "1.1",
+            "null",
+            "random",
+            "random",
+            "random",
+        ],
+    ),
+    (
+        "c_double",
+        "double precision",
+        &[
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
+            "5e-324",
+            "1.7976931348623157e308",
+            "-0.0",
+            "0.1",
+            "null",
+            "random",
+            "random",
+            "random",
+        ],
+    ),
+    ("c_numeric", "numeric(20,4)", &["null", "0", "-0.0001", "9999999999999999.9999", "1.5", "random", "random"]),
+    ("c_numeric_zeros", "numeric(5,-2)", &["12300", "-100", "0", "null"]),
+    (
+        "c_unbounded",
+        "numeric",
+        &[
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
+            "1e-100",
+            "1.000",
+            "10000000000",
+            "null",
+            "repeat('9', 1000)::numeric",
+            "0.0",
+            "random",
+            "random",
+        ],
+    ),
+    ("c_money", "money", &["1234.56", "'-92233720368547758.08'", "'92233720368547758.07'", "0.01", "null"]),
+    ("c_text", "text", TEXTS),
+    ("c_varchar", "varchar(10)", &["null", "'abc  '", "''", "'日本語'"]),
+    ("c_char", "char(5)", &["'ab'", "''", "null", "'abcde'"]),
+    ("c_name", "name", &["'nm'", "null", "''"]),
+    (
+        "c_uuid",
+        "uuid",
+        &[
+            "'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+            "null",
+            "'00000000-0000-0000-0000-000000000000'",
+            "'ffffffff-ffff-ffff-ffff-ffffffffffff'",
+        ],
+    ),
+    ("c_date", "date", &["'1900-01-01'", "'2299-12-31'", "'2024-02-29'", "null", "'1969-12-31'"]),
+    ("c_time", "time", &["'00:00'", "'24:00'", "'12:34:56.789012'", "'00:00:00.1'", "null"]),
+    ("c_timetz", "timetz", &["'12:34:56.789012+05:30'", "'24:00+00'", "'01:00-15:59'", "null"]),
+    (
+        "c_timestamp",
+        "timestamp",
+        &["'1900-01-01 00:00:00.000001'", "'2299-12-31 23:59:59.999999'", "'1969-12-31 23:59:59.5'", "null"],
+    ),
+    (
+        "c_timestamptz",
+        "timestamptz",
+        &["'1900-01-01 00:00:00+00'", "'2299-12-31 23:59:59.999999+00'", "'2024-02-29 12:34:56.1+05:30'", "null"],
+    ),
+    (
+        "c_interval",
+        "interval",
+        &[
+            "'1 year 2 mons 3 days 04:05:06.789012'",
+            "'-1 years -2 days +03:04:05.000001'",
+            "'100000000 years'",
+            "'0'",
+            "null",
+            "'-00:00:00.000001'",
+            "'-1 mons +1 day'",
+            "'2147483647 hours'",
+            "'2562047788:00:54.775807'",
+            "'-100000 hours -59 mins -59.999999 secs'",
+            "'13 mons -1 day -00:00:01'",
+            "random",
+            "random",
+            "random",
+            "random",
+            "random",
+        ],
+    ),
+    ("c_json", "json", JSONS),
+    ("c_jsonb", "jsonb", JSONS),
+    (
+        "c_bytea",
+        "bytea",
+        &[
+            "'\\xdeadbeef00'",
+            "''",
+            "null",
+            "(select decode(string_agg(md5(g::text), ''), 'hex') from generate_series(1, 400) g)",
+        ],
+    ),
+    ("c_bit", "bit(8)", &["B'10100101'", "null", "B'00000001'"]),
+    ("c_bit1", "bit(1)", &["B'1'", "B'0'", "null"]),
+    (
+        "c_varbit",
+        "varbit",
+        &[
+            "B'101'",
+            "B''",
+            "B'1000000001'",
+            "null",
+            "(select string_agg(('x' || md5(g::text))::bit(128)::text, '')::varbit from generate_series(1, 400) g)",
+        ],
+    ),
+    ("c_inet", "inet", &["'10.0.0.1'", "'192.168.1.5/24'", "'::1'", "'2001:db8::/32'", "null"]),
+    ("c_cidr", "cidr", &["'10.0.0.0/8'", "'10.1.2.3'", "'2001:db8::/32'", "null"]),
+    ("c_macaddr", "macaddr", &["'08:00:2b:01:02:03'", "null"]),
+    ("c_macaddr8", "macaddr8", &["'08:00:2b:01:02:03:04:05'", "null"]),
+    ("c_enum", "mood", &["'calm'", "'it''s \"odd\", {really}'", "null"]),
+    ("c_hstore", "hstore", &[r#"'"a"=>"1", "b"=>NULL, "q k"=>"v\"x"'"#, "''", "null"]),
+    ("c_citext", "citext", &["'Case'", "''", "null"]),
+    ("c_pair", "pair", &["row(1, E'x, \"y\" \\n')", "row(null, null)", "null", "row(-1, '')"]),
+    ("c_int4range", "int4range", &["'[1,10]'", "'empty'", "'(,)'", "null"]),
+    ("c_int8range", "int8range", &["'[1,9223372036854775806]'", "null"]),
+    ("c_numrange", "numrange", &["'[1.50,)'", "'(,)'", "null"]),
+    ("c_tsrange", "tsrange", &["'[2024-01-01,infinity)'", "'[0044-03-15 BC,)'", "null"]),
+    ("c_tstzrange", "tstzrange", &["'[2024-01-01 00:00+02,2024-07-01 00:00+02)'", "'(,infinity)'", "'empty'", "null"]),
+    ("c_daterange", "daterange", &["'[2024-01-01,infinity]'", "null"]),
+    ("c_floatrange", "floatrange", &["'[0.1,1e100)'", "null"]),
+    ("c_multirange", "int4multirange", &["'{[1,3),[5,7)}'", "'{}'", "null"]),
+    ("c_point", "point", &["'(1.5,-2)'", "'(NaN,Infinity)'", "null"]),
+    ("c_box", "box", &["'(1,1),(0,0)'", "null"]),
+    ("c_line", "line", &["'{1,2,3}'", "null"]),
+    ("c_lseg", "lseg", &["'[(0,0),(1,1)]'", "null"]),
+    ("c_path", "path", &["'((0,0),(1,1),(2,0))'", "'[(0,0),(0.1,1)]'", "null"]),
+    ("c_polygon", "polygon", &["'((0,0),(1,1),(2,0))'", "null"]),
+    ("c_circle", "circle", &["'<(1,1),2>'", "null"]),
+    (
+        "c_tsvector",
+        "tsvector",
+        &[
+            "to_tsvector('simple', 'the quick brown ''fox''')",
+            "''",
+            "null",
+            "(select to_tsvector('simple', string_agg(md5(g::text), ' ')) from generate_series(1, 300) g)",
+        ],
+    ),
+    ("c_tsquery", "tsquery", &["'quick & fox'", "null"]),
+    (
+        "c_xml",
+        "xml",
+        &[
+            "'<a b=\"1\">t</a>'",
+            "''",
+            "null",
+            "'<?xml version=\"1.0\" encoding=\"UTF-8\"?><a>é</a>'",
+            "E'\\n<a/>'",
+            "xmlparse(content '<a>' || repeat('<b/>', 10) || (select string_agg(md5(g::text), '') from generate_series(1, 300) g) || '</a>')",
+        ],
+    ),
+    ("c_lsn", "pg_lsn", &["'16/B374D848'", "null"]),
+    ("c_xid", "xid", &["'123'", "null"]),
+    ("c_regclass", "regclass", &["'pg_catalog.pg_class'", "null"]),
+    ("c_domain", "posint", &["7", "null"]),
+    ("c_domain_text", "shorttext", &["'dom'", "''", "null"]),
+    (
+        "a_bool",
+        "bool[]",
+        &[
+            "'{t,f,NULL}'",
+            "'{}'",
+            "null",
+            "'{NULL}'",
+            "'{{t,f},{f,t}}'",
+            "(select array_agg(g % 3 = 0) from generate_series(1, 40000) g)",
+        ],
+    ),
+    (
+        "a_int2",
+        "smallint[]",
+        &[
+            "'{1,NULL,-32768}'",
+            "'{}'",
+            "null",
+            "'{{1},{2}}'",
+            "(select array_agg(((g * 7919) % 32768)::smallint) from generate_series(1, 6000) g)",
+        ],
+    ),
+    (
+        "a_int4",
+        "integer[]",
+        &[
+            "'{1,NULL,3}'",
+            "'{}'",
+            "null",
+            "'{NULL,NULL}'",
+            "'{{1,2},{3,4}}'",
+            "'{{{1},{2}},{{3},{4}}}'",
+            "(select array_agg(g * 7919) from generate_series(1, 3000) g)",
+        ],
+    ),
+    (
+        "a_int8",
+        "bigint[]",
+        &[
+            "'{9223372036854775807}'",
+            "null",
+            "'{{1,2}}'",
+            "(select array_agg(g::bigint * 791900000) from generate_series(1, 2000) g)",
+        ],
+    ),
+    (
+        "a_real",
+        "real[]",
+        &[
+            "'{1.1,NaN,-Infinity,NULL,1e-45,100}'",
+            "null",
+            "'{{1,2}}'",
+            "(select array_agg((g * 0.37)::real) from generate_series(1, 4000) g)",
+        ],
+    ),
+    (
+        "a_double",
+        "double precision[]",
+        &[
+            "'{0.1,NaN,Infinity,-0,5e-324,100,1e23}'",
+            "null",
+            "'{}'",
+            "'{{0.1,2}}'",
+            "(select array_agg(g * 0.37) from generate_series(1, 2000) g)",
+        ],
+    ),
+    (
+        "a_numeric",
+        "numeric[]",
+        &[
+            "'{1.10,2.200,12345678901234567890.5}'",
+            "'{1,NULL,NaN}'",
+            "null",
+            "'{}'",
+            "'{{1.0},{2}}'",
+            "(select array_agg(g * 1.5) from generate_series(1, 3000) g)",
+        ],
+    ),
+    ("a_numeric4", "numeric(20,4)[]", &["'{1.5,2}'", "null", "'{NULL}'", "'{NaN}'"]),
+    ("a_domain", "amounts", &["'{1.5,NULL}'", "null"]),
+    (
+        "a_text",
+        "text[]",
+        &[
+            "array['a', null, E'with \"q\" , {b}\\n/', '', 'NULL']",
+            "'{}'",
+            "null",
+            "'{NULL}'",
+            "'{{a,b},{c,NULL}}'",
+            "array['__debezium_unavailable_value']",
+            "array['[I@1f']",
+            "(select array_agg(md5(g::text)) from generate_series(1, 400) g)",
+        ],
+    ),
+    ("a_char", "char(3)[]", &["'{a,abc}'", "null"]),
+    (
+        "a_uuid",
+        "uuid[]",
+        &[
+            "'{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11,NULL}'",
+            "null",
+            "'{{a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11}}'",
+            "(select array_agg(md5(g::text)::uuid) from generate_series(1, 800) g)",
+        ],
+    ),
+    ("a_enum", "mood[]", &["'{calm,NULL,busy}'", "null", "'{{calm},{busy}}'"]),
+    ("a_date", "date[]", &["'{2024-02-29,NULL}'", "'{infinity,0044-03-15 BC}'", "null", "'{}'"]),
+    ("a_timestamptz", "timestamptz[]", &["'{2024-02-29 12:34:56.789012+05:30}'", "'{-infinity,NULL}'", "null"]),
+    ("a_jsonb", "jsonb[]", &[r#"array['{"a": 1.50}'::jsonb, null]"#, "null"]),
+    (
+        "a_bytea",
+        "bytea[]",
+        &[
+            r"array['\xdead'::bytea, '']",
+            "null",
+            "(select array_agg(decode(md5(g::text), 'hex')) from generate_series(1, 800) g)",
+        ],
+    ),
+    ("a_inet", "inet[]", &["'{10.0.0.1,10.0.0.0/8}'", "null"]),
+    ("a_interval", "interval[]", &["'{1 day -00:00:01,NULL}'", "null"]),
+    ("a_range", "int4range[]", &[r#"'{"[1,2)",empty}'"#, "null"]),
+    ("a_pair", "pair[]", &["array[row(1,'x')::pair, null]", "null"]),
+    ("n_int4", "integer[] not null", &["'{1,NULL,3}'", "'{}'", "'{NULL}'", "'{NULL,NULL}'"]),
+    (
+        "n_text",
+        "text[] not null",
+        &[
+            "array['a', null, E'\"q\" , {b}\\n', '']",
+            "'{}'",
+            "array['[I@1f']",
+            "(select array_agg(md5(g::text)) from generate_series(1, 400) g)",
+        ],
+    ),
+    ("n_numeric4", "numeric(20,4)[] not null", &["'{1.5,NULL,-2}'", "'{}'"]),
+    ("n_numeric", "numeric[] not null", &["'{1.50,NULL,NaN}'", "'{}'", "'{1e-30}'"]),
+    ("n_date", "date[] not null", &["'{2024-02-29,NULL}'", "'{}'"]),
+    ("n_timestamptz", "timestamptz[] not null", &["'{2024-02-29 12:34:56.789012+05:30,NULL}'"]),
+    ("n_jsonb", "jsonb[] not null", &[r#"array['{"a": 1.50}'::jsonb, null]"#]),
+];

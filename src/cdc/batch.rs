@@ -111,7 +111,7 @@ impl Batch {
     /// Moves past `record`.
     pub(super) fn advance(&mut self, record: &Record) {
         self.events += 1;
-        self.bytes += record.value.as_ref().map_or(0, Vec::len);
+        self.bytes += record.value.as_ref().map_or(0, bytes::Bytes::len);
         self.next_offset = record.offset.saturating_add(1);
     }
 

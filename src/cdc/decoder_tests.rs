@@ -26,7 +26,7 @@ fn records(file: &str) -> Vec<Record> {
     }
     let record = |line: &str| {
         let line: Line = serde_json::from_str(line).expect("a captured record");
-        Record { offset: line.offset, key: line.key.map(String::into_bytes), value: line.value.map(String::into_bytes) }
+        Record { offset: line.offset, key: line.key.map(Into::into), value: line.value.map(Into::into) }
     };
     file.lines().map(record).collect()
 }
@@ -199,7 +199,7 @@ fn beat(counter: i64, system: &str) -> Record {
         "after": { "id": 1, "counter": counter, "system_identifier": system, "timeline": 1, "beat_at": "2026-01-01T00:00:00Z" },
         "source": { "schema": "platform", "table": "heartbeat", "sequence": "[\"10\",\"20\"]", "lsn": 20, "ts_us": 1, "snapshot": null }
     });
-    Record { offset: counter, key: None, value: Some(value.to_string().into_bytes()) }
+    Record { offset: counter, key: None, value: Some(value.to_string().into()) }
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_row_that_cannot_be_stored_is_parked_whole_and_the_rest_goes_on() {
             "op": "c", "before": null, "after": { "id": offset, "at": at },
             "source": { "schema": "public", "table": "t", "sequence": "[\"10\",\"20\"]", "lsn": 20, "ts_us": 1, "snapshot": null }
         });
-        let record = Record { offset, key: None, value: Some(value.to_string().into_bytes()) };
+        let record = Record { offset, key: None, value: Some(value.to_string().into()) };
         assert_eq!(decoder.apply(&mut batch, &record, true, 0), Ok(Outcome::Applied));
     }
     assert_eq!(shown(&batch, &table, "id").len(), 2);
@@ -246,7 +246,7 @@ fn a_shape_of_the_past_is_asked_about_once() {
             "op": "c", "before": null, "after": { "id": offset, "b": "x", "dropped": 1 },
             "source": { "schema": "public", "table": "t", "sequence": "[\"10\",\"20\"]", "lsn": 20, "ts_us": 1, "snapshot": null }
         });
-        Record { offset, key: None, value: Some(value.to_string().into_bytes()) }
+        Record { offset, key: None, value: Some(value.to_string().into()) }
     };
     let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
     let Ok(Outcome::Refresh(Doubt::Shape(name, shape))) = decoder.apply(&mut batch, &event(1), false, 0) else {

@@ -1,4 +1,5 @@
-//! Kafka: one topic with one partition, read by offset, through rskafka and around its defects.
+//! Kafka: one topic with one partition, read by offset. Records come over a connection of their own (`kafka_fetch`);
+//! everything else goes through rskafka and around its defects.
 //!
 //! rskafka 0.6 has no timeouts and keeps a dead connection: every call here has a limit, and after any failure the client
 //! is built anew. Asking it for a topic that does not exist would create one, so topics are listed first. Only explicit
@@ -8,11 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use rskafka::BackoffConfig;
 use rskafka::client::error::{Error as DriverError, ProtocolError};
 use rskafka::client::partition::{OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 
+use super::kafka_fetch::{Ask, Fetcher};
+use super::record_batch;
 use crate::config;
 use crate::domain::Failure;
 
@@ -25,9 +29,9 @@ pub struct Record {
     /// Its offset.
     pub offset: i64,
     /// Its key.
-    pub key: Option<Vec<u8>>,
-    /// Its value; `None` for a tombstone of the topic.
-    pub value: Option<Vec<u8>>,
+    pub key: Option<Bytes>,
+    /// Its value; `None` for a tombstone of the topic. It shares the memory of its whole batch.
+    pub value: Option<Bytes>,
 }
 
 /// Why a call failed.
@@ -57,6 +61,7 @@ pub struct Topic {
     name: String,
     timeout: Duration,
     partition: Option<Arc<PartitionClient>>,
+    fetcher: Option<Fetcher>,
 }
 
 impl Topic {
@@ -66,28 +71,45 @@ impl Topic {
     /// `Failure::Config` when no broker is configured.
     pub fn new(settings: &config::Kafka, name: &str) -> anyhow::Result<Self> {
         let timeout = Duration::from_millis(settings.request_timeout_ms);
-        Ok(Self { brokers: settings.broker_list()?, name: name.to_owned(), timeout, partition: None })
+        Ok(Self { brokers: settings.broker_list()?, name: name.to_owned(), timeout, partition: None, fetcher: None })
     }
 
-    /// Records from `offset` on, at least one if there is one within `wait_ms_max`; and the topic's end.
+    /// Records from `offset` on, at least one if there is one within `wait_ms_max`; and the topic's end. What follows them
+    /// is asked for before they are taken apart, so that the next call finds its answer under way.
     ///
     /// # Errors
     /// See `Error`.
     pub async fn fetch(&mut self, offset: i64, bytes_max: i32, wait_ms_max: i32) -> Result<(Vec<Record>, i64), Error> {
-        let partition = self.partition().await?;
         let limit = self.timeout + Duration::from_millis(u64::from(wait_ms_max.unsigned_abs()));
-        let call = partition.fetch_records(offset, 1..bytes_max, wait_ms_max);
-        match tokio::time::timeout(limit, call).await {
-            Ok(Ok((records, end))) => {
-                // A batch is stored whole, so a fetch may begin before the offset asked for.
-                let records = records.into_iter().filter(|record| record.offset >= offset);
-                Ok((
-                    records.map(|r| Record { offset: r.offset, key: r.record.key, value: r.record.value }).collect(),
-                    end,
-                ))
-            }
-            failed => Err(self.failed(failed.map(|result| result.map(drop)), offset)),
+        let mut fetcher = match self.fetcher.take() {
+            Some(fetcher) => fetcher,
+            None => self.connect().await?,
+        };
+        let call = async {
+            fetcher.ask(Ask { offset, bytes_max, wait_ms_max }).await?;
+            let fetched = fetcher.answer().await?;
+            let next = record_batch::next_offset(&fetched.batches).unwrap_or(offset).max(offset);
+            fetcher.ask(Ask { offset: next, bytes_max, wait_ms_max }).await?;
+            Ok((fetched, fetcher))
+        };
+        let late = |_| Error::Unavailable(format!("no answer within {} ms", limit.as_millis()));
+        let (fetched, fetcher) = tokio::time::timeout(limit, call).await.map_err(late)??;
+        let records = record_batch::records(&fetched.batches, offset);
+        let records = records.map_err(|error| Error::Unreadable(error.to_string()))?;
+        self.fetcher = Some(fetcher);
+        Ok((records, fetched.end))
+    }
+
+    async fn connect(&mut self) -> Result<Fetcher, Error> {
+        // Proves that there is one partition.
+        self.partition().await?;
+        let connecting = Fetcher::connect(&self.brokers, &self.name, PARTITION);
+        let late = |_| Error::Unavailable(format!("no answer within {} ms", self.timeout.as_millis()));
+        let connected = tokio::time::timeout(self.timeout, connecting).await.map_err(late)?;
+        if connected.is_err() {
+            self.partition = None;
         }
+        connected
     }
 
     /// The first offset that is still in the topic, and the offset that the next record will get.

@@ -56,7 +56,7 @@ pub(super) async fn check(
     };
     match config {
         Ok(Some(config)) => {
-            let must = connector_config::build(settings, placeholder)?;
+            let must = connector_config::without_address(settings, placeholder)?;
             if let Some(wrong) = wrong(&config, &must, topic) {
                 return Ok(Some(wrong));
             }

@@ -150,7 +150,7 @@ pub struct MalformedCopy;
 /// Splits the chunks of a binary COPY into tuples.
 #[derive(Debug, Default)]
 pub struct CopyReader {
-    pending: BytesMut,
+    pending: Bytes,
     header_seen: bool,
 }
 
@@ -158,9 +158,16 @@ pub struct CopyReader {
 const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 
 impl CopyReader {
-    /// Adds a chunk of the stream.
-    pub fn feed(&mut self, chunk: &Bytes) {
-        self.pending.extend_from_slice(chunk);
+    /// Adds a chunk of the stream. PostgreSQL sends a tuple a chunk: then nothing is copied.
+    pub fn feed(&mut self, chunk: Bytes) {
+        if self.pending.is_empty() {
+            self.pending = chunk;
+            return;
+        }
+        let mut joined = BytesMut::with_capacity(self.pending.len() + chunk.len());
+        joined.extend_from_slice(&self.pending);
+        joined.extend_from_slice(&chunk);
+        self.pending = joined.freeze();
     }
 
     /// The next whole tuple, as the bytes of its cells; `None` when more of the stream is needed or it has ended.
@@ -190,7 +197,7 @@ impl CopyReader {
         }
         let mut tuple = self.pending.split_to(length);
         tuple.advance(2);
-        Ok(Some(tuple.freeze()))
+        Ok(Some(tuple))
     }
 
     /// The cells of a tuple.
@@ -218,7 +225,7 @@ mod tests {
             let mut reader = CopyReader::default();
             let mut tuples = Vec::new();
             for chunk in stream.chunks(size) {
-                reader.feed(&Bytes::copy_from_slice(chunk));
+                reader.feed(Bytes::copy_from_slice(chunk));
                 while let Some(tuple) = reader.next_tuple().expect("well formed") {
                     tuples.push(CopyReader::cells(&tuple).map(|cell| cell.map(<[u8]>::to_vec)).collect::<Vec<_>>());
                 }
@@ -226,7 +233,7 @@ mod tests {
             assert_eq!(tuples, [vec![Some(vec![0, 0, 0, 7]), None], vec![Some(vec![255; 4]), None]]);
         }
         let mut reader = CopyReader::default();
-        reader.feed(&Bytes::from_static(b"COPY is text here, and long enough"));
+        reader.feed(Bytes::from_static(b"COPY is text here, and long enough"));
         assert_eq!(reader.next_tuple(), Err(MalformedCopy));
     }
 }

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::codec::CellError;
 use super::column::{Column, Layout, write_length};
-use super::json_row::{Placeholder, RowSeed, RowState};
+use super::json_row::{Placeholder, ReadRow, RowReader, RowState};
 use super::{CopyReader, Table};
 use crate::domain::Version;
 
@@ -62,6 +62,8 @@ pub struct Block {
     committed_at: Column,
     synced_at: Column,
     rows: usize,
+    /// Whether columns may hold values of a row that is none yet.
+    unfinished: bool,
 }
 
 /// Names and types of the columns that every mirror table has after the table's own.
@@ -83,6 +85,7 @@ impl Block {
             committed_at: fixed(8),
             synced_at: fixed(8),
             rows: 0,
+            unfinished: false,
         }
     }
 
@@ -139,8 +142,34 @@ impl Block {
         placeholder: &Placeholder,
         meta: RowMeta,
     ) -> Result<Appended, RowError> {
-        let state = self.read_json(table, row, placeholder)?;
-        let RowState { seen, unavailable: mut missing, mut inexact, unknown, .. } = state;
+        let state = self.read_json_lenient(table, row, placeholder)?;
+        self.finish_row(table, ReadRow(state), meta)
+    }
+
+    /// Reads an event's row where it stands in its message, before it is known whether it belongs here. `finish_row` makes
+    /// it a row, `forget_unfinished` takes it back; nothing else may be done in between.
+    pub fn reader<'a>(&'a mut self, table: &'a Table, placeholder: &'a Placeholder) -> RowReader<'a> {
+        self.unfinished = true;
+        RowReader { table, columns: &mut self.columns, placeholder }
+    }
+
+    /// Takes back what a `reader` read and nobody finished.
+    pub fn forget_unfinished(&mut self) {
+        if self.unfinished {
+            self.rewind();
+        }
+    }
+
+    /// Completes what a `reader` read.
+    ///
+    /// # Errors
+    /// The row cannot be stored exactly; the block is as it was.
+    pub fn finish_row(&mut self, table: &Table, row: ReadRow, meta: RowMeta) -> Result<Appended, RowError> {
+        let RowState { seen, unavailable: mut missing, mut inexact, unknown, error } = row.0;
+        if let Some((position, error)) = error {
+            self.rewind();
+            return Err(row_error(table, position, error));
+        }
         let mut absent = Vec::new();
         for (position, ((column, field), seen)) in self.columns.iter_mut().zip(table.columns()).zip(&seen).enumerate() {
             if *seen {
@@ -171,16 +200,24 @@ impl Block {
         placeholder: &Placeholder,
         meta: RowMeta,
     ) -> Result<(), RowError> {
-        let mut scratch = Self::new(table);
-        let state = scratch.read_json_lenient(table, row, placeholder)?;
+        let state = self.read_json_lenient(table, row, placeholder)?;
         let broken = state.error.filter(|(position, _)| table.key().contains(position));
-        let missing = table.key().iter().find(|position| state.seen.get(**position) != Some(&true));
+        let rows = self.rows;
+        let is_there = |position: usize| self.columns.get(position).is_some_and(|column| column.rows() == rows + 1);
+        let missing = table.key().iter().find(|at| state.seen.get(**at) != Some(&true) || !is_there(**at));
         if let Some((position, error)) =
             broken.or_else(|| missing.map(|at| (*at, CellError::Malformed("a key column in the event"))))
         {
+            self.rewind();
             return Err(row_error(table, position, error));
         }
-        self.push_key_of(table, &scratch, 0, meta);
+        for (position, column) in self.columns.iter_mut().enumerate() {
+            if !table.key().contains(&position) {
+                column.truncate(rows);
+                column.push_default();
+            }
+        }
+        self.push_meta(RowMeta { deleted: true, ..meta });
         Ok(())
     }
 
@@ -295,34 +332,23 @@ impl Block {
     /// Keeps the first `rows` rows.
     pub fn truncate(&mut self, rows: usize) {
         self.rows = self.rows.min(rows);
-        let rows = self.rows;
         self.all_mut().for_each(|column| column.truncate(rows));
     }
 
-    /// The block in ClickHouse's `Native` format, with the mirror's own columns last.
-    pub fn to_native(&self, table: &Table) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes() + self.rows * 33 + 64 * self.columns.len());
-        write_length(&mut out, self.columns.len() + META_COLUMNS.len());
-        write_length(&mut out, self.rows);
+    /// Appends the block in ClickHouse's `Native` format, with the mirror's own columns last.
+    pub fn write_native(&self, table: &Table, out: &mut Vec<u8>) {
+        out.reserve(self.bytes() + self.rows * 33 + 64 * self.columns.len());
+        write_length(out, self.columns.len() + META_COLUMNS.len());
+        write_length(out, self.rows);
         let own = table.columns().iter().map(|column| (column.name().to_owned(), column.codec().native_type()));
         let meta = META_COLUMNS.iter().map(|(name, kind)| ((*name).to_owned(), (*kind).to_owned()));
         for ((name, kind), column) in own.chain(meta).zip(self.columns.iter().chain(self.meta())) {
             for text in [name, kind] {
-                write_length(&mut out, text.len());
+                write_length(out, text.len());
                 out.extend_from_slice(text.as_bytes());
             }
-            column.write_native(&mut out);
+            column.write_native(out);
         }
-        out
-    }
-
-    fn read_json(&mut self, table: &Table, row: &RawValue, placeholder: &Placeholder) -> Result<RowState, RowError> {
-        let mut state = self.read_json_lenient(table, row, placeholder)?;
-        if let Some((position, error)) = state.error.take() {
-            self.rewind();
-            return Err(row_error(table, position, error));
-        }
-        Ok(state)
     }
 
     fn read_json_lenient(
@@ -331,22 +357,21 @@ impl Block {
         row: &RawValue,
         placeholder: &Placeholder,
     ) -> Result<RowState, RowError> {
-        let mut state = RowState { seen: vec![false; self.columns.len()], ..RowState::default() };
-        let seed = RowSeed { table, columns: &mut self.columns, placeholder, state: &mut state };
         let mut deserializer = serde_json::Deserializer::from_str(row.get());
-        if let Err(error) = seed.deserialize(&mut deserializer) {
-            self.rewind();
-            // The position is enough to find it in the parked message; serde's text could quote a value.
-            return Err(RowError::Malformed(format!("line {} column {}", error.line(), error.column())));
+        match self.reader(table, placeholder).deserialize(&mut deserializer) {
+            Ok(row) => Ok(row.0),
+            Err(error) => {
+                self.rewind();
+                // The position is enough to find it in the parked message; serde's text could quote a value.
+                Err(RowError::Malformed(format!("line {} column {}", error.line(), error.column())))
+            }
         }
-        Ok(state)
     }
 
     fn rewind(&mut self) {
+        self.unfinished = false;
         let rows = self.rows;
-        for column in &mut self.columns {
-            column.truncate(rows);
-        }
+        self.columns.iter_mut().for_each(|column| column.truncate(rows));
     }
 
     fn push_meta(&mut self, meta: RowMeta) {
@@ -355,6 +380,7 @@ impl Block {
         self.committed_at.push(&meta.committed_at.to_le_bytes());
         self.synced_at.push(&meta.synced_at.to_le_bytes());
         self.rows += 1;
+        self.unfinished = false;
     }
 
     fn meta(&self) -> [&Column; 4] {

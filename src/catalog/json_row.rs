@@ -42,44 +42,49 @@ pub(super) struct RowState {
     pub(super) error: Option<(usize, CellError)>,
 }
 
-/// Reads one JSON object into `columns`.
-pub(super) struct RowSeed<'a> {
+/// A row that was read into the columns of a block, and is no row of it yet.
+#[derive(Debug)]
+pub struct ReadRow(pub(super) RowState);
+
+/// Reads one JSON object into the columns of a block.
+#[derive(Debug)]
+pub struct RowReader<'a> {
     pub(super) table: &'a Table,
     pub(super) columns: &'a mut [Column],
     pub(super) placeholder: &'a Placeholder,
-    pub(super) state: &'a mut RowState,
 }
 
-impl<'de> DeserializeSeed<'de> for RowSeed<'_> {
-    type Value = ();
+impl<'de> DeserializeSeed<'de> for RowReader<'_> {
+    type Value = ReadRow;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<ReadRow, D::Error> {
         deserializer.deserialize_map(self)
     }
 }
 
-impl<'de> Visitor<'de> for RowSeed<'_> {
-    type Value = ();
+impl<'de> Visitor<'de> for RowReader<'_> {
+    type Value = ReadRow;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a row as a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ReadRow, A::Error> {
+        let mut state = RowState { seen: vec![false; self.columns.len()], ..RowState::default() };
         // Fields come in the table's order; a look-up by name is needed only after a change of the table.
         let mut hint = 0;
         while let Some(position) = map.next_key_seed(FieldSeed { table: self.table, hint })? {
             let position = match position {
                 Field::Known(position) => position,
                 Field::Unknown(name) => {
-                    self.state.unknown.push(name);
+                    state.unknown.push(name);
                     map.next_value::<serde::de::IgnoredAny>()?;
                     continue;
                 }
             };
             hint = position + 1;
             let (Some(field), Some(column), Some(seen)) =
-                (self.table.columns().get(position), self.columns.get_mut(position), self.state.seen.get_mut(position))
+                (self.table.columns().get(position), self.columns.get_mut(position), state.seen.get_mut(position))
             else {
                 return Err(A::Error::custom("a column outside the table"));
             };
@@ -103,16 +108,16 @@ impl<'de> Visitor<'de> for RowSeed<'_> {
                     // Half an array may be in the column.
                     column.truncate(column.rows());
                     column.push_default();
-                    self.state.inexact.push(position);
+                    state.inexact.push(position);
                 }
-                Cell::Unavailable => self.state.unavailable.push(position),
+                Cell::Unavailable => state.unavailable.push(position),
                 Cell::Refused(error) => {
                     // The rest is read for its form only; the whole row is taken back.
-                    self.state.error.get_or_insert((position, error));
+                    state.error.get_or_insert((position, error));
                 }
             }
         }
-        Ok(())
+        Ok(ReadRow(state))
     }
 }
 

@@ -43,7 +43,7 @@ pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};
 pub use evolution::{Comparison, Evolution, Mirror, MirrorColumn, comment_relation, compare, drop_mirror, follow};
-pub use json_row::Placeholder;
+pub use json_row::{Placeholder, ReadRow, RowReader};
 pub use mapping::{Inexact, MappingError, Rules};
 pub use pg_type::{NullIs, PgType, TypeRow};
 pub use relation::Relation;

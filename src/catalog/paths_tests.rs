@@ -25,6 +25,12 @@ impl Both {
     }
 }
 
+fn native(block: &Block, table: &Table) -> Vec<u8> {
+    let mut out = Vec::new();
+    block.write_native(table, &mut out);
+    out
+}
+
 fn table(kind: &str, modifier: i32, not_null: bool) -> Table {
     let base = |name: &str, modifier| TypeRow { name: name.into(), kind: 'b', modifier, element: None };
     let type_row = match kind.strip_suffix("[]") {
@@ -61,11 +67,11 @@ fn both_paths(table: &Table, value: &Both) -> (Option<Vec<u8>>, Option<Vec<u8>>)
     let row = serde_json::value::RawValue::from_string(row).expect("JSON");
     let mut from_log = Block::new(table);
     let appended = from_log.push_json(table, &row, &Placeholder::new("P"), meta);
-    let log = appended.is_ok_and(|appended| appended.inexact.is_empty()).then(|| from_log.to_native(table));
+    let log = appended.is_ok_and(|appended| appended.inexact.is_empty()).then(|| native(&from_log, table));
     let mut from_copy = Block::new(table);
     let cells = [Some(&1i32.to_be_bytes()[..]), value.binary.as_deref()];
     let copied = from_copy.push_cells(table, cells.into_iter(), meta).is_ok();
-    (log, copied.then(|| from_copy.to_native(table)))
+    (log, copied.then(|| native(&from_copy, table)))
 }
 
 fn float4() -> impl Strategy<Value = Both> {

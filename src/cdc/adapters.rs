@@ -39,7 +39,12 @@ impl Store for ClickHouseStore {
 
     async fn insert(&self, table: &Table, block: &Block) -> Result<(), Error> {
         let target = table.name().quoted_clickhouse("mirror");
-        let native = bytes::Bytes::from(block.to_native(table));
+        let buffers = self.clickhouse.buffers();
+        let mut native = buffers.take();
+        native.clear();
+        block.write_native(table, &mut native);
+        let length = native.len();
+        let native = buffers.freeze(native, length);
         // A repeated batch must never be swallowed: equal blocks may be different moments.
         self.clickhouse.insert_native(&target, &mirror_columns(table), native, &[("insert_deduplicate", "0")]).await
     }

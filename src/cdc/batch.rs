@@ -20,6 +20,39 @@ pub(super) struct TableBatch {
     pub(super) deferred: Vec<Deferred>,
     /// Where the newest row of each key stands; kept only for tables whose events may lack values.
     pub(super) newest: HashMap<Vec<u8>, Newest>,
+    /// Rows of the block below this are in `newest`; the others are looked at when a row lacks values.
+    indexed: usize,
+}
+
+impl TableBatch {
+    fn new(table: &Arc<Table>) -> Self {
+        Self {
+            table: Arc::clone(table),
+            block: Block::new(table),
+            incomplete: Block::new(table),
+            deferred: Vec::new(),
+            newest: HashMap::new(),
+            indexed: 0,
+        }
+    }
+
+    /// Brings `newest` up to the block's end: most batches never need it.
+    pub(super) fn index(&mut self) {
+        for row in std::mem::replace(&mut self.indexed, self.block.rows())..self.block.rows() {
+            let key = self.block.key(&self.table, row);
+            if self.block.version_of(row).is_some_and(|(_, deleted)| deleted) {
+                self.newest.remove(&key);
+            } else {
+                self.newest.insert(key, Newest::Row(row));
+            }
+        }
+    }
+
+    /// Forgets where the newest rows stand: what follows takes no values from them.
+    pub(super) fn forget_newest(&mut self) {
+        self.newest.clear();
+        self.indexed = self.block.rows();
+    }
 }
 
 /// Where a key's newest row in the batch is.
@@ -94,13 +127,11 @@ impl Batch {
 
     /// Changes of `table`.
     pub(super) fn table(&mut self, table: &Arc<Table>) -> &mut TableBatch {
-        self.tables.entry(table.name().clone()).or_insert_with(|| TableBatch {
-            table: Arc::clone(table),
-            block: Block::new(table),
-            incomplete: Block::new(table),
-            deferred: Vec::new(),
-            newest: HashMap::new(),
-        })
+        // The name is copied only when the table is new in this batch.
+        if !self.tables.contains_key(table.name()) {
+            self.tables.insert(table.name().clone(), TableBatch::new(table));
+        }
+        self.tables.entry(table.name().clone()).or_insert_with(|| TableBatch::new(table))
     }
 
     /// Rows to be written.

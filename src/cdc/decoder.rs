@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::batch::{Batch, Deferred, Newest};
-use super::envelope::{self, Event, Position, RowEvent, RowKind};
+use super::envelope::{self, After, Event, Guess, Position, RowEvent, RowKind};
 use super::halt::Halt;
 use crate::catalog::{Appended, Block, Placeholder, RowError, RowMeta, Table};
 use crate::domain::{Lsn, TableName, Version};
@@ -38,6 +38,9 @@ pub(super) struct Decoder {
     placeholder: Placeholder,
     log: Log,
     heartbeat: TableName,
+    /// The table of the last row, and whether the row before it was of the same.
+    last_table: Option<TableName>,
+    same_table: bool,
 }
 
 /// What came of a record.
@@ -77,6 +80,8 @@ impl Decoder {
             placeholder: Placeholder::new(placeholder),
             log,
             heartbeat,
+            last_table: None,
+            same_table: false,
         }
     }
 
@@ -85,8 +90,41 @@ impl Decoder {
     /// # Errors
     /// A reason to halt; the batch holds everything before the record.
     pub(super) fn apply(&mut self, batch: &mut Batch, record: &Record, fresh: bool, now: i64) -> Result<Outcome, Halt> {
+        // Most events are about the table of the two before.
+        let guess = self.last_table.as_ref().filter(|_| self.same_table).and_then(|name| match self.tables.get(name) {
+            Some(Known::Mirrored(table, _)) => Some(Arc::clone(table)),
+            _ => None,
+        });
+        if let Some(table) = &guess {
+            let reader = batch.table(table).block.reader(table, &self.placeholder);
+            let parsed = envelope::parse(record.value.as_deref(), Some(Guess { table: table.name(), reader }));
+            // Whatever is wrong is looked at again, by itself.
+            if let Ok(Some(event)) = parsed {
+                let read = matches!(&event, Event::Row(RowEvent { after: Some(After::Read(_)), .. }));
+                if !read {
+                    batch.table(table).block.forget_unfinished();
+                }
+                let outcome = self.take_in(batch, event, record, fresh, now);
+                if read {
+                    batch.table(table).block.forget_unfinished();
+                }
+                return outcome;
+            }
+            batch.table(table).block.forget_unfinished();
+        }
         let undecodable = |error| Halt::Undecodable { offset: record.offset, error };
-        let event = envelope::parse(record.value.as_deref()).map_err(undecodable)?;
+        let event = envelope::parse(record.value.as_deref(), None).map_err(undecodable)?;
+        self.take_in(batch, event.unwrap_or(Event::Nothing), record, fresh, now)
+    }
+
+    fn take_in(
+        &mut self,
+        batch: &mut Batch,
+        event: Event<'_>,
+        record: &Record,
+        fresh: bool,
+        now: i64,
+    ) -> Result<Outcome, Halt> {
         match event {
             Event::Nothing => {}
             Event::Message { prefix, .. } if prefix == LOAD_PREFIX && !fresh => {
@@ -102,15 +140,20 @@ impl Decoder {
                 }
                 batch.raise(position.watermark());
             }
-            Event::Row(row) if row.table == self.heartbeat => self.beat(batch, &row, record.offset)?,
+            Event::Row(row) if *row.table == self.heartbeat => self.beat(batch, &row, record.offset)?,
             Event::Row(row) => {
-                let outcome = self.row(batch, &row, record, fresh, now)?;
+                let (kind, watermark, committed_at) = (row.kind, row.position.watermark(), row.committed_at);
+                self.same_table = self.last_table.as_ref() == Some(&*row.table);
+                if !self.same_table {
+                    self.last_table = Some(row.table.as_ref().clone());
+                }
+                let outcome = self.row(batch, row, record, fresh, now)?;
                 if outcome != Outcome::Applied {
                     return Ok(outcome);
                 }
-                if row.kind != RowKind::Snapshot {
-                    batch.raise(row.position.watermark());
-                    batch.committed_at = batch.committed_at.max(row.committed_at);
+                if kind != RowKind::Snapshot {
+                    batch.raise(watermark);
+                    batch.committed_at = batch.committed_at.max(committed_at);
                 }
             }
         }
@@ -121,7 +164,7 @@ impl Decoder {
     fn row(
         &self,
         batch: &mut Batch,
-        row: &RowEvent<'_>,
+        row: RowEvent<'_>,
         record: &Record,
         fresh: bool,
         now: i64,
@@ -130,12 +173,12 @@ impl Decoder {
             RowKind::Snapshot => Version::new(self.log.number, Lsn::ZERO, Lsn::ZERO).unwrap_or_default(),
             RowKind::Upsert | RowKind::Delete => self.version(&row.position, record.offset)?,
         };
-        let table = match self.tables.get(&row.table) {
+        let table = match self.tables.get(&*row.table) {
             Some(Known::Mirrored(_, floor)) if version < *floor => return Ok(Outcome::Applied),
             Some(Known::Mirrored(table, _)) => Arc::clone(table),
             Some(Known::Skipped) => return Ok(Outcome::Applied),
             None if fresh => return Ok(Outcome::Applied),
-            None => return Ok(Outcome::Refresh(Doubt::Table(row.table.clone()))),
+            None => return Ok(Outcome::Refresh(Doubt::Table(row.table.into_owned()))),
         };
         let meta =
             RowMeta { version, deleted: row.kind == RowKind::Delete, committed_at: row.committed_at, synced_at: now };
@@ -153,7 +196,7 @@ impl Decoder {
         };
         if let Err(error) = done {
             // The type may have changed: then the value is right and the known shape is not.
-            let doubt = (row.table.clone(), error.to_string());
+            let doubt = (table.name().clone(), error.to_string());
             if matches!(error, RowError::Cell { .. }) && !fresh && self.is_news(&doubt, now) {
                 return Ok(Outcome::Refresh(Doubt::Shape(doubt.0, doubt.1)));
             }
@@ -169,11 +212,7 @@ impl Decoder {
 
     fn delete(&self, batch: &mut Batch, table: &Arc<Table>, before: &RawValue, meta: RowMeta) -> Result<(), RowError> {
         let entry = batch.table(table);
-        entry.block.push_tombstone(table, before, &self.placeholder, meta)?;
-        if table.may_lack_values() {
-            entry.newest.remove(&entry.block.key(table, entry.block.rows() - 1));
-        }
-        Ok(())
+        entry.block.push_tombstone(table, before, &self.placeholder, meta)
     }
 
     /// Appends the row; a row that lacks values goes to `deferred`, unless the before-image has them.
@@ -183,25 +222,26 @@ impl Decoder {
         batch: &mut Batch,
         table: &Arc<Table>,
         before: Option<&RawValue>,
-        after: &RawValue,
+        after: After<'_>,
         meta: RowMeta,
         offset: i64,
         news: impl Fn(&(TableName, String)) -> bool,
     ) -> Result<Outcome, RowError> {
         let entry = batch.table(table);
-        let appended = entry.block.push_json(table, after, &self.placeholder, meta).inspect_err(|_| {
+        let appended = match after {
+            After::Raw(row) => entry.block.push_json(table, row, &self.placeholder, meta),
+            After::Read(row) => entry.block.finish_row(table, row, meta),
+        };
+        if appended.is_err() {
             // The row that is parked may have changed what a later row takes from an earlier one.
-            entry.newest.clear();
-        })?;
+            entry.forget_newest();
+        }
+        let appended = appended?;
         let Appended { missing, inexact, other_shape } = appended;
         let last = entry.block.rows() - 1;
         let doubt = other_shape.map(|shape| (table.name().clone(), shape));
         let doubt = doubt.filter(news);
         if missing.is_empty() && inexact.is_empty() && doubt.is_none() {
-            if table.may_lack_values() {
-                let key = entry.block.key(table, last);
-                entry.newest.insert(key, Newest::Row(last));
-            }
             return Ok(Outcome::Applied);
         }
         let key = entry.block.key(table, last);
@@ -211,8 +251,9 @@ impl Decoder {
             entry.incomplete.truncate(row);
             return Ok(Outcome::Refresh(Doubt::Shape(table, shape)));
         }
+        entry.index();
         if let (Some(position), true) = (inexact.first(), table.parks_inexact()) {
-            entry.newest.clear();
+            entry.forget_newest();
             entry.incomplete.truncate(row);
             let column = table.columns().get(*position).map_or_else(String::new, |column| column.name().to_owned());
             return Err(RowError::Inexact(column, table.name().to_string()));
@@ -228,7 +269,6 @@ impl Decoder {
             let whole = covers && same_key;
             if whole && entry.block.push_merged((&entry.incomplete, row), &missing, (&image, 0), meta).is_some() {
                 entry.incomplete.truncate(row);
-                entry.newest.insert(key, Newest::Row(last));
                 return Ok(Outcome::Applied);
             }
         }
@@ -242,7 +282,7 @@ impl Decoder {
     fn beat(&self, batch: &mut Batch, row: &RowEvent<'_>, offset: i64) -> Result<(), Halt> {
         batch.raise(row.position.watermark());
         batch.committed_at = batch.committed_at.max(row.committed_at);
-        let Some(after) = row.after else { return Ok(()) };
+        let Some(After::Raw(after)) = row.after else { return Ok(()) };
         let unreadable = |error: serde_json::Error| Halt::Undecodable {
             offset,
             error: envelope::EnvelopeError::Unreadable(format!("the heartbeat, line {}", error.line())),

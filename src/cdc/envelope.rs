@@ -3,10 +3,12 @@
 //! Shapes: Debezium's PostgreSQL connector with JSON and without schemas; `tests/data/` holds real ones.
 
 use std::borrow::Cow;
+use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::catalog::{ReadRow, RowReader};
 use crate::domain::{Lsn, TableName};
 
 /// What a message says.
@@ -36,17 +38,33 @@ pub(super) enum Event<'a> {
 #[derive(Debug)]
 pub(super) struct RowEvent<'a> {
     /// Its table.
-    pub table: TableName,
+    pub table: Cow<'a, TableName>,
     /// What happened.
     pub kind: RowKind,
     /// The row before, as far as the replica identity carries it; made-up values outside the key under DEFAULT.
     pub before: Option<&'a RawValue>,
     /// The row after; `None` for a delete.
-    pub after: Option<&'a RawValue>,
+    pub after: Option<After<'a>>,
     /// Where in the log.
     pub position: Position,
     /// Commit time, microseconds since 1970.
     pub committed_at: i64,
+}
+
+/// A row as it is after the event.
+#[derive(Debug)]
+pub(super) enum After<'a> {
+    /// As it came.
+    Raw(&'a RawValue),
+    /// Already read into the block of the table that was guessed, which is the event's.
+    Read(ReadRow),
+}
+
+/// The table that an event is probably about, and where its row is read to on the way.
+#[derive(Debug)]
+pub(super) struct Guess<'a, 'r> {
+    pub table: &'a TableName,
+    pub reader: RowReader<'r>,
 }
 
 /// What happened to a row.
@@ -96,33 +114,116 @@ pub enum EnvelopeError {
     Missing(&'static str),
 }
 
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow, default)]
     before: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    after: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    after: Option<After<'a>>,
     source: Option<Source<'a>>,
-    #[serde(borrow, default)]
     op: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    schema: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    payload: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    schema: bool,
+    payload: bool,
     message: Option<Message<'a>>,
-    #[serde(default)]
-    ts_ms: Option<serde::de::IgnoredAny>,
+    ts_ms: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Field {
+    Before,
+    After,
+    Source,
+    Op,
+    Schema,
+    Payload,
+    Message,
+    TsMs,
+    #[serde(other)]
+    Other,
+}
+
+/// Reads an envelope, and its row straight into the columns of the guessed table, so that it is gone over once.
+struct EnvelopeSeed<'g>(Option<RowReader<'g>>);
+
+impl<'de> DeserializeSeed<'de> for EnvelopeSeed<'_> {
+    type Value = Envelope<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Envelope<'de>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for EnvelopeSeed<'_> {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an envelope as a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(field) = map.next_key::<Field>()? {
+            match field {
+                Field::Before => envelope.before = map.next_value()?,
+                Field::After => {
+                    envelope.after = match self.0.take() {
+                        Some(reader) => map.next_value_seed(OptionalRow(reader))?.map(After::Read),
+                        None => map.next_value::<Option<&RawValue>>()?.map(After::Raw),
+                    }
+                }
+                Field::Source => envelope.source = map.next_value()?,
+                Field::Op => envelope.op = map.next_value::<Option<Text<'_>>>()?.map(|text| text.0),
+                Field::Schema => envelope.schema = map.next_value::<Option<IgnoredAny>>()?.is_some(),
+                Field::Payload => envelope.payload = map.next_value::<Option<IgnoredAny>>()?.is_some(),
+                Field::Message => envelope.message = map.next_value()?,
+                Field::TsMs => envelope.ts_ms = map.next_value::<Option<IgnoredAny>>()?.is_some(),
+                Field::Other => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+/// Borrowed where the message has it without escapes.
+#[derive(serde::Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+struct OptionalRow<'g>(RowReader<'g>);
+
+impl<'de> DeserializeSeed<'de> for OptionalRow<'_> {
+    type Value = Option<ReadRow>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<ReadRow>, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for OptionalRow<'_> {
+    type Value = Option<ReadRow>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a row or null")
+    }
+
+    fn visit_none<E>(self) -> Result<Option<ReadRow>, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<ReadRow>, E> {
+        Ok(None)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<ReadRow>, D::Error> {
+        self.0.deserialize(deserializer).map(Some)
+    }
+}
+
+#[derive(serde::Deserialize)]
 struct Message<'a> {
     #[serde(borrow, default)]
     prefix: Option<Cow<'a, str>>,
 }
 
-#[derive(Deserialize)]
+#[derive(serde::Deserialize)]
 struct Source<'a> {
     #[serde(borrow, default)]
     snapshot: Option<Cow<'a, str>>,
@@ -138,21 +239,34 @@ struct Source<'a> {
     ts_us: Option<i64>,
 }
 
-/// Reads a message's value; `None` is a tombstone of the topic.
+/// Reads a message's value; `None` is a tombstone of the topic. With a guess the row may have been read into its block:
+/// the event then says `After::Read`, or is an error, and what is not made a row must be forgotten there. `None`: the guess
+/// was wrong, and the message is to be read again without one.
 ///
 /// # Errors
 /// See `EnvelopeError`.
-pub(super) fn parse(value: Option<&[u8]>) -> Result<Event<'_>, EnvelopeError> {
-    let Some(value) = value else { return Ok(Event::Nothing) };
-    let text = std::str::from_utf8(value).map_err(|_| EnvelopeError::Unreadable("it is not UTF-8".into()))?;
-    let envelope: Envelope<'_> = serde_json::from_str(text)
+pub(super) fn parse<'a>(
+    value: Option<&'a [u8]>,
+    guess: Option<Guess<'a, '_>>,
+) -> Result<Option<Event<'a>>, EnvelopeError> {
+    let Some(value) = value else { return Ok(Some(Event::Nothing)) };
+    let text = simdutf8::basic::from_utf8(value).map_err(|_| EnvelopeError::Unreadable("it is not UTF-8".into()))?;
+    let (guessed, reader) = guess.map_or((None, None), |guess| (Some(guess.table), Some(guess.reader)));
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let envelope = EnvelopeSeed(reader).deserialize(&mut deserializer);
+    let envelope = envelope.and_then(|envelope| deserializer.end().map(|()| envelope));
+    let envelope = envelope
         .map_err(|error| EnvelopeError::Unreadable(format!("line {} column {}", error.line(), error.column())))?;
-    if envelope.schema.is_some() && envelope.payload.is_some() {
+    event(envelope, guessed)
+}
+
+fn event<'a>(envelope: Envelope<'a>, guessed: Option<&'a TableName>) -> Result<Option<Event<'a>>, EnvelopeError> {
+    if envelope.schema && envelope.payload {
         return Err(EnvelopeError::WithSchema);
     }
     let Some(op) = envelope.op else {
-        let heartbeat = envelope.ts_ms.is_some() && envelope.source.is_none() && envelope.after.is_none();
-        return if heartbeat { Ok(Event::Nothing) } else { Err(EnvelopeError::Flattened) };
+        let heartbeat = envelope.ts_ms && envelope.source.is_none() && envelope.after.is_none();
+        return if heartbeat { Ok(Some(Event::Nothing)) } else { Err(EnvelopeError::Flattened) };
     };
     let source = envelope.source.ok_or(EnvelopeError::Missing("source"))?;
     let position = position(&source)?;
@@ -160,10 +274,10 @@ pub(super) fn parse(value: Option<&[u8]>) -> Result<Event<'_>, EnvelopeError> {
         "c" | "u" => RowKind::Upsert,
         "d" => RowKind::Delete,
         "r" => RowKind::Snapshot,
-        "t" => return Ok(Event::Truncate { table: table(&source)?, position }),
+        "t" => return Ok(Some(Event::Truncate { table: table(&source, None)?.into_owned(), position })),
         "m" => {
             let prefix = envelope.message.and_then(|message| message.prefix).unwrap_or_default().into_owned();
-            return Ok(Event::Message { position, prefix });
+            return Ok(Some(Event::Message { position, prefix }));
         }
         other => return Err(EnvelopeError::UnknownOperation(other.chars().take(8).collect())),
     };
@@ -173,24 +287,31 @@ pub(super) fn parse(value: Option<&[u8]>) -> Result<Event<'_>, EnvelopeError> {
     if kind == RowKind::Delete && envelope.before.is_none() {
         return Err(EnvelopeError::Missing("before"));
     }
-    Ok(Event::Row(RowEvent {
-        table: table(&source)?,
+    let table = table(&source, guessed)?;
+    if matches!(envelope.after, Some(After::Read(_))) && !guessed.is_some_and(|guessed| *guessed == *table) {
+        return Ok(None);
+    }
+    Ok(Some(Event::Row(RowEvent {
+        table,
         kind: if kind == RowKind::Upsert && in_snapshot(&source) { RowKind::Snapshot } else { kind },
         before: envelope.before,
         after: envelope.after,
         position,
         committed_at: source.ts_us.ok_or(EnvelopeError::Missing("source.ts_us"))?,
-    }))
+    })))
 }
 
 fn in_snapshot(source: &Source<'_>) -> bool {
     source.snapshot.as_deref().is_some_and(|snapshot| snapshot != "false" && snapshot != "incremental")
 }
 
-fn table(source: &Source<'_>) -> Result<TableName, EnvelopeError> {
-    match (&source.schema, &source.table) {
-        (Some(schema), Some(table)) => Ok(TableName::new(schema.as_ref(), table.as_ref())),
-        _ => Err(EnvelopeError::Missing("source.table")),
+fn table<'a>(source: &Source<'a>, guessed: Option<&'a TableName>) -> Result<Cow<'a, TableName>, EnvelopeError> {
+    let (Some(schema), Some(table)) = (&source.schema, &source.table) else {
+        return Err(EnvelopeError::Missing("source.table"));
+    };
+    match guessed.filter(|guessed| guessed.schema() == schema && guessed.table() == table) {
+        Some(guessed) => Ok(Cow::Borrowed(guessed)),
+        None => Ok(Cow::Owned(TableName::new(schema.as_ref(), table.as_ref()))),
     }
 }
 
@@ -209,7 +330,7 @@ mod tests {
 
     #[test]
     fn foreign_shapes_are_named() {
-        let error = |text: &str| parse(Some(text.as_bytes())).expect_err("refused");
+        let error = |text: &str| parse(Some(text.as_bytes()), None).expect_err("refused");
         assert_eq!(error(r#"{"schema":{},"payload":{}}"#), EnvelopeError::WithSchema);
         assert_eq!(error(r#"{"id":1,"content":"x"}"#), EnvelopeError::Flattened);
         assert!(matches!(error("{"), EnvelopeError::Unreadable(_)));
@@ -217,14 +338,14 @@ mod tests {
             error(r#"{"op":"x","source":{"sequence":"[null,\"1\"]","lsn":1}}"#),
             EnvelopeError::UnknownOperation("x".into())
         );
-        assert!(matches!(parse(Some(br#"{"ts_ms":1}"#)), Ok(Event::Nothing)));
-        assert!(matches!(parse(None), Ok(Event::Nothing)));
+        assert!(matches!(parse(Some(br#"{"ts_ms":1}"#), None), Ok(Some(Event::Nothing))));
+        assert!(matches!(parse(None, None), Ok(Some(Event::Nothing))));
     }
 
     #[test]
     fn positions_keep_both_halves() {
         let text = r#"{"op":"m","source":{"sequence":"[\"90\",\"80\"]","lsn":80,"schema":"","table":""},"message":{}}"#;
-        let Ok(Event::Message { position, .. }) = parse(Some(text.as_bytes())) else { panic!("a message") };
+        let Ok(Some(Event::Message { position, .. })) = parse(Some(text.as_bytes()), None) else { panic!("a message") };
         assert_eq!(
             (position.last_commit, position.lsn, position.watermark()),
             (Some(Lsn::new(90)), Some(Lsn::new(80)), Lsn::new(90))

@@ -29,6 +29,11 @@ impl Outbox {
         self.batches.capacity() > 0
     }
 
+    /// Whether the writer has nothing to do.
+    pub(super) fn is_idle(&self) -> bool {
+        *self.written.borrow() >= self.sent
+    }
+
     /// Hands a batch to the writer, with the hash of its last record; returns the empty one that follows. Never ends when
     /// the writer has ended, which says itself why.
     pub(super) async fn send(&mut self, mut batch: Batch, last: Option<&Record>) -> Batch {

@@ -14,9 +14,10 @@ use super::batch::{Batch, record_hash};
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
 use super::outbox::Outbox;
+use super::source::{self, Fetched};
 use super::status::Status;
 use super::writer::{Writer, shown};
-use super::{preflight, shapes, source};
+use super::{preflight, shapes};
 use crate::config::Settings;
 use crate::domain::Lsn;
 use crate::store::checkpoint::{self, Checkpoint};
@@ -300,15 +301,17 @@ impl Pipeline {
         &self,
         decoder: &mut Decoder,
         mut batch: Batch,
-        mut records: mpsc::Receiver<Vec<Record>>,
+        mut records: mpsc::Receiver<Fetched>,
         mut outbox: Outbox,
     ) -> Stop {
         let sink = &self.settings.sink;
-        let age_max = Duration::from_millis(sink.batch_age_ms_max);
+        let (age_max, age_behind_max) =
+            (Duration::from_millis(sink.batch_age_ms_max), Duration::from_millis(sink.batch_age_behind_ms_max));
+        let mut behind = false;
         let mut oldest: Option<Instant> = None;
         let mut last: Option<Record> = None;
         loop {
-            let due = oldest.map(|since| since + age_max);
+            let due = oldest.map(|since| since + if behind { age_behind_max } else { age_max });
             let fetched = tokio::select! {
                 fetched = records.recv() => fetched,
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && outbox.has_room() => {
@@ -324,10 +327,15 @@ impl Pipeline {
                 }
             };
             // The source has ended, and says itself why.
-            let Some(mut fetched) = fetched else { return std::future::pending().await };
+            let Some(Fetched { records: mut fetched, behind: left }) = fetched else {
+                return std::future::pending().await;
+            };
+            // Behind, batches fill up: catching up is faster so. But the writer is never left without work.
+            behind = usize::try_from(left).is_ok_and(|left| left >= sink.batch_rows_max / 4);
             let mut before = last.as_ref();
+            let now = chrono::Utc::now().timestamp_micros();
             for record in &fetched {
-                if let Err(stop) = self.take(decoder, &mut batch, record, before, &mut outbox).await {
+                if let Err(stop) = self.take(decoder, &mut batch, (record, before), &mut outbox, now).await {
                     return stop;
                 }
                 let full = batch.rows() >= sink.batch_rows_max || batch.bytes >= sink.batch_bytes_max;
@@ -337,6 +345,10 @@ impl Pipeline {
                 }
                 before = Some(record);
             }
+            if behind && outbox.is_idle() && batch.rows() >= sink.batch_rows_max / 4 {
+                batch = outbox.send(batch, before).await;
+                oldest = None;
+            }
             last = fetched.pop().or(last);
             if batch.progress && oldest.is_none() {
                 oldest = Some(Instant::now());
@@ -344,16 +356,16 @@ impl Pipeline {
         }
     }
 
-    /// Puts a record into the batch; reads the shapes again when it asks for that. `before` is the record before it.
+    /// Puts a record into the batch; reads the shapes again when it asks for that. With the record comes the one
+    /// before it.
     async fn take(
         &self,
         decoder: &mut Decoder,
         batch: &mut Batch,
-        record: &Record,
-        before: Option<&Record>,
+        (record, before): (&Record, Option<&Record>),
         outbox: &mut Outbox,
+        now: i64,
     ) -> Result<(), Stop> {
-        let now = chrono::Utc::now().timestamp_micros();
         let outcome = match decoder.apply(batch, record, false, now) {
             Ok(Outcome::Applied) => return Ok(()),
             Ok(Outcome::Refresh(doubt)) => doubt,

@@ -11,12 +11,19 @@ use super::status::Status;
 use crate::config;
 use crate::store::kafka::{Error, Record, Topic};
 
+/// Records in their order, and how many more there were in the topic when they were fetched.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) records: Vec<Record>,
+    pub(super) behind: i64,
+}
+
 /// Fetches from `offset` on until the receiver is gone or the log cannot be followed.
 pub(super) async fn run(
     mut topic: Topic,
     settings: config::Sink,
     mut offset: i64,
-    out: mpsc::Sender<Vec<Record>>,
+    out: mpsc::Sender<Fetched>,
     status: Status,
 ) -> Stop {
     let first_wait = Duration::from_millis(settings.retry_wait_ms_min.max(1));
@@ -31,7 +38,8 @@ pub(super) async fn run(
                 }
                 if let Some(last) = records.last() {
                     offset = last.offset.saturating_add(1);
-                    if out.send(records).await.is_err() {
+                    let behind = end.saturating_sub(offset);
+                    if out.send(Fetched { records, behind }).await.is_err() {
                         return Stop::Cancelled;
                     }
                 } else if end < offset {

@@ -141,6 +141,8 @@ pub struct Sink {
     pub batch_rows_max: usize,
     pub batch_bytes_max: usize,
     pub batch_age_ms_max: u64,
+    /// The same while many records are left in the topic.
+    pub batch_age_behind_ms_max: u64,
     pub fetch_bytes_max: i32,
     pub fetch_wait_ms_max: i32,
     pub batches_in_flight_max: usize,

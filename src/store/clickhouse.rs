@@ -6,7 +6,12 @@ use bytes::Bytes;
 use secrecy::ExposeSecret as _;
 use serde::de::DeserializeOwned;
 
+use super::buffers::Buffers;
 use crate::config;
+
+/// Blocks whose memory is kept for the next ones, and the largest.
+const BLOCKS_KEPT: usize = 2;
+const BLOCK_BYTES: usize = 128 << 20;
 
 /// A client with limits. Cheap to clone; clones share connections.
 #[derive(Clone)]
@@ -14,6 +19,8 @@ pub struct ClickHouse {
     client: clickhouse::Client,
     timeout: Duration,
     url: String,
+    /// Memory of blocks on their way.
+    buffers: Buffers,
 }
 
 impl std::fmt::Debug for ClickHouse {
@@ -121,7 +128,12 @@ impl ClickHouse {
         let compression =
             if settings.compress_inserts { clickhouse::Compression::Lz4 } else { clickhouse::Compression::None };
         let client = client.with_compression(compression);
-        Ok(Self { client, timeout: Duration::from_millis(settings.timeout_ms), url: url.to_owned() })
+        Ok(Self {
+            client,
+            timeout: Duration::from_millis(settings.timeout_ms),
+            url: url.to_owned(),
+            buffers: Buffers::new(BLOCKS_KEPT, BLOCK_BYTES),
+        })
     }
 
     /// The same server with another limit a request.
@@ -211,6 +223,11 @@ impl ClickHouse {
             cursor.collect().await
         };
         self.limited(fetch).await
+    }
+
+    /// Memory for blocks that are to be inserted.
+    pub fn buffers(&self) -> &Buffers {
+        &self.buffers
     }
 
     /// Inserts blocks in the `Native` format into `table` (quoted by the caller) and waits until they are stored.

@@ -15,6 +15,7 @@ use rskafka::client::error::{Error as DriverError, ProtocolError};
 use rskafka::client::partition::{OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 
+use super::buffers::Buffers;
 use super::kafka_fetch::{Ask, Fetcher};
 use super::record_batch;
 use crate::config;
@@ -22,6 +23,10 @@ use crate::domain::Failure;
 
 /// The one partition of a pipeline's topic.
 const PARTITION: i32 = 0;
+/// Unpacked batches whose memory is kept for the next ones, and its largest piece: what the connector's producer packs at
+/// once is 256 KiB.
+const UNPACKED_KEPT: usize = 128;
+const UNPACKED_BYTES: usize = 1 << 20;
 
 /// A record as it lies in the topic.
 #[derive(Debug, Clone)]
@@ -62,6 +67,7 @@ pub struct Topic {
     timeout: Duration,
     partition: Option<Arc<PartitionClient>>,
     fetcher: Option<Fetcher>,
+    buffers: Buffers,
 }
 
 impl Topic {
@@ -71,7 +77,14 @@ impl Topic {
     /// `Failure::Config` when no broker is configured.
     pub fn new(settings: &config::Kafka, name: &str) -> anyhow::Result<Self> {
         let timeout = Duration::from_millis(settings.request_timeout_ms);
-        Ok(Self { brokers: settings.broker_list()?, name: name.to_owned(), timeout, partition: None, fetcher: None })
+        Ok(Self {
+            brokers: settings.broker_list()?,
+            name: name.to_owned(),
+            timeout,
+            partition: None,
+            fetcher: None,
+            buffers: Buffers::new(UNPACKED_KEPT, UNPACKED_BYTES),
+        })
     }
 
     /// Records from `offset` on, at least one if there is one within `wait_ms_max`; and the topic's end. What follows them
@@ -94,7 +107,7 @@ impl Topic {
         };
         let late = |_| Error::Unavailable(format!("no answer within {} ms", limit.as_millis()));
         let (fetched, fetcher) = tokio::time::timeout(limit, call).await.map_err(late)??;
-        let records = record_batch::records(&fetched.batches, offset);
+        let records = record_batch::records(&fetched.batches, offset, &self.buffers);
         let records = records.map_err(|error| Error::Unreadable(error.to_string()))?;
         self.fetcher = Some(fetcher);
         Ok((records, fetched.end))

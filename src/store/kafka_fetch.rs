@@ -26,6 +26,8 @@ const UNKNOWN_TOPIC: i16 = 3;
 #[derive(Debug)]
 pub(super) struct Fetcher {
     stream: TcpStream,
+    /// Memory of answers, used again as soon as nobody holds the last one.
+    buffer: BytesMut,
     topic: TopicName,
     partition: i32,
     correlation: i32,
@@ -57,7 +59,14 @@ impl Fetcher {
             match leader(broker, &name, partition).await {
                 Ok(address) => {
                     let stream = open(&address).await?;
-                    return Ok(Self { stream, topic: name, partition, correlation: 0, asked: None });
+                    return Ok(Self {
+                        stream,
+                        buffer: BytesMut::new(),
+                        topic: name,
+                        partition,
+                        correlation: 0,
+                        asked: None,
+                    });
                 }
                 Err(error @ Error::NoTopic(_)) => return Err(error),
                 Err(error) => failure = error,
@@ -101,7 +110,7 @@ impl Fetcher {
         let Some((offset, correlation)) = self.asked.take() else {
             return Err(Error::Unavailable("nothing was asked".into()));
         };
-        let response: FetchResponse = receive(&mut self.stream, FETCH_VERSION, correlation).await?;
+        let response: FetchResponse = receive(&mut self.stream, &mut self.buffer, FETCH_VERSION, correlation).await?;
         let topic = response.responses.into_iter().next();
         let part = topic.and_then(|topic| topic.partitions.into_iter().next());
         let code = part.as_ref().map_or(response.error_code, |part| part.error_code);
@@ -141,7 +150,7 @@ async fn leader(broker: &str, topic: &TopicName, partition: i32) -> Result<Strin
     request.topics = Some(vec![wanted]);
     request.allow_auto_topic_creation = false;
     send(&mut stream, ApiKey::Metadata, METADATA_VERSION, 0, &request).await?;
-    let response: MetadataResponse = receive(&mut stream, METADATA_VERSION, 0).await?;
+    let response: MetadataResponse = receive(&mut stream, &mut BytesMut::new(), METADATA_VERSION, 0).await?;
     let found = response.topics.into_iter().next();
     if found.as_ref().is_none_or(|found| found.error_code == UNKNOWN_TOPIC) {
         return Err(Error::NoTopic(topic.to_string()));
@@ -177,20 +186,22 @@ async fn send<T: Encodable + HeaderVersion>(
 
 async fn receive<T: Decodable + HeaderVersion>(
     stream: &mut TcpStream,
+    buffer: &mut BytesMut,
     version: i16,
     correlation: i32,
 ) -> Result<T, Error> {
     let size = stream.read_i32().await.map_err(|error| io(&error))?;
     let size = usize::try_from(size).ok().filter(|size| *size <= ANSWER_MAX);
     let size = size.ok_or_else(|| Error::Unreadable("an answer of impossible size".into()))?;
-    let mut frame = BytesMut::with_capacity(size);
+    buffer.clear();
+    buffer.reserve(size);
     let mut limited = stream.take(u64::try_from(size).unwrap_or(u64::MAX));
-    while frame.len() < size {
-        if limited.read_buf(&mut frame).await.map_err(|error| io(&error))? == 0 {
+    while buffer.len() < size {
+        if limited.read_buf(buffer).await.map_err(|error| io(&error))? == 0 {
             return Err(Error::Unavailable("the broker closed the connection".into()));
         }
     }
-    let mut frame = frame.freeze();
+    let mut frame = buffer.split().freeze();
     let unreadable = |error: &dyn std::fmt::Display| Error::Unreadable(format!("an answer: {error:#}"));
     let header = ResponseHeader::decode(&mut frame, T::header_version(version)).map_err(|error| unreadable(&error))?;
     if header.correlation_id != correlation {

@@ -6,6 +6,7 @@ use std::io::Read as _;
 
 use bytes::Bytes;
 
+use super::buffers::Buffers;
 use super::kafka::Record;
 
 /// Bytes of a batch before its records.
@@ -53,10 +54,10 @@ pub(super) fn next_offset(set: &Bytes) -> Option<i64> {
 }
 
 /// The records of all whole batches from `offset` on: a batch is stored whole, so the first may begin before it.
-pub(super) fn records(set: &Bytes, offset: i64) -> Result<Vec<Record>> {
+pub(super) fn records(set: &Bytes, offset: i64, buffers: &Buffers) -> Result<Vec<Record>> {
     let mut records = Vec::new();
     for batch in batches(set) {
-        read_batch(&batch, offset, &mut records)?;
+        read_batch(&batch, offset, buffers, &mut records)?;
     }
     Ok(records)
 }
@@ -71,7 +72,7 @@ fn batches(set: &Bytes) -> impl Iterator<Item = Bytes> {
     })
 }
 
-fn read_batch(batch: &Bytes, offset: i64, records: &mut Vec<Record>) -> Result<()> {
+fn read_batch(batch: &Bytes, offset: i64, buffers: &Buffers, records: &mut Vec<Record>) -> Result<()> {
     let mut header = batch.get(..HEADER).ok_or(BatchError::Malformed)?;
     let base = take_i64(&mut header)?;
     let (_length, _epoch) = (take_i32(&mut header)?, take_i32(&mut header)?);
@@ -96,7 +97,7 @@ fn read_batch(batch: &Bytes, offset: i64, records: &mut Vec<Record>) -> Result<(
         0 => packed,
         1 => unpack(flate2::read::MultiGzDecoder::new(&*packed))?,
         2 => snappy(&packed)?,
-        3 => lz4(&packed)?,
+        3 => lz4(&packed, buffers)?,
         4 => unpack(zstd::stream::read::Decoder::new(&*packed).map_err(|_| BatchError::Malformed)?)?,
         other => return Err(BatchError::Packing(other)),
     };
@@ -170,7 +171,7 @@ fn unpack(reader: impl std::io::Read) -> Result<Bytes> {
 
 /// An LZ4 frame, its independent blocks straight into one buffer. Its own checksums are passed over: the batch's CRC-32C
 /// covers them. What producers of Kafka do not write (linked blocks, dictionaries) is left to the general decoder.
-fn lz4(packed: &[u8]) -> Result<Bytes> {
+fn lz4(packed: &[u8], buffers: &Buffers) -> Result<Bytes> {
     const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
     let mut rest = packed;
     if take::<4>(&mut rest)? != MAGIC {
@@ -192,29 +193,32 @@ fn lz4(packed: &[u8]) -> Result<Bytes> {
         take::<8>(&mut rest)?;
     }
     take::<1>(&mut rest)?; // checksum of the frame's header
-    let mut out = Vec::with_capacity(packed.len() * 4);
+    let mut out = buffers.take();
+    let mut filled = 0;
     loop {
         let size = u32::from_le_bytes(take(&mut rest)?);
         if size == 0 {
-            return Ok(out.into());
+            return Ok(buffers.freeze(out, filled));
         }
         let length = usize::try_from(size & 0x7fff_ffff).map_err(|_| BatchError::Malformed)?;
         let block = rest.split_off(..length).ok_or(BatchError::Malformed)?;
         if block_checksums {
             take::<4>(&mut rest)?;
         }
-        let begin = out.len();
-        if size & 0x8000_0000 != 0 {
-            out.extend_from_slice(block);
-        } else {
-            out.resize(begin + block_max, 0);
-            let target = out.get_mut(begin..).ok_or(BatchError::Malformed)?;
-            let most = i32::try_from(block_max).map_err(|_| BatchError::Malformed)?;
-            let count =
-                lz4::block::decompress_to_buffer(block, Some(most), target).map_err(|_| BatchError::Malformed)?;
-            out.truncate(begin + count);
+        // What the buffer held before is overwritten; clearing it would cost as much as unpacking half of it.
+        let room = filled + block_max.max(length);
+        if out.len() < room {
+            out.resize(room, 0);
         }
-        if out.len() > UNPACKED_MAX {
+        let target = out.get_mut(filled..).ok_or(BatchError::Malformed)?;
+        filled += if size & 0x8000_0000 != 0 {
+            target.get_mut(..length).ok_or(BatchError::Malformed)?.copy_from_slice(block);
+            length
+        } else {
+            let most = i32::try_from(block_max).map_err(|_| BatchError::Malformed)?;
+            lz4::block::decompress_to_buffer(block, Some(most), target).map_err(|_| BatchError::Malformed)?
+        };
+        if filled > UNPACKED_MAX {
             return Err(BatchError::TooLarge);
         }
     }

@@ -104,31 +104,31 @@ proptest! {
         set.extend(batch(base, packing, &second));
         let both: Vec<Pair> = first.iter().chain(&second).cloned().collect();
         let whole = Bytes::from(set);
-        let read = records(&whole, 0).expect("readable");
+        let read = records(&whole, 0, &Buffers::new(4, 1 << 20)).expect("readable");
         prop_assert_eq!(pairs(&read), both.clone());
         let end = 7 + i64::try_from(both.len()).expect("small");
         prop_assert_eq!(next_offset(&whole), Some(end));
         prop_assert_eq!(read.iter().map(|record| record.offset).collect::<Vec<_>>(), (7..end).collect::<Vec<_>>());
         // From an offset inside of a batch on, and with the rest cut off.
-        let from = records(&whole, base + 1).expect("readable");
+        let from = records(&whole, base + 1, &Buffers::new(4, 1 << 20)).expect("readable");
         prop_assert_eq!(pairs(&from), second.get(1..).expect("there").to_vec());
         let cut = whole.slice(..cut.index(whole.len()));
-        prop_assert!(pairs(&records(&cut, 0).expect("readable")).len() < both.len());
+        prop_assert!(pairs(&records(&cut, 0, &Buffers::new(4, 1 << 20)).expect("readable")).len() < both.len());
     }
 
     #[test]
     fn nothing_makes_it_panic(bytes: Vec<u8>, at: prop::sample::Index, byte: u8, packing in 0i16..=5) {
-        drop(records(&bytes.into(), 0));
+        drop(records(&bytes.into(), 0, &Buffers::new(4, 1 << 20)));
         let mut set = batch(0, packing, &[(None, Some(vec![b'x'; 300]))]);
         let at = at.index(set.len());
         let same = set[at] == byte;
         set[at] = byte;
         let crc = crc32c::crc32c(&set[21..]).to_be_bytes();
-        let checked = records(&set.clone().into(), 0);
+        let checked = records(&set.clone().into(), 0, &Buffers::new(4, 1 << 20));
         // The offset, the leader's epoch and the length are outside of what the checksum covers.
         prop_assert!(same || at < 16 || checked.is_err());
         set[17..21].copy_from_slice(&crc);
-        drop(records(&set.into(), 0));
+        drop(records(&set.into(), 0, &Buffers::new(4, 1 << 20)));
     }
 }
 
@@ -138,5 +138,5 @@ fn markers_of_transactions_are_refused() {
     set[22] |= 0x30;
     let crc = crc32c::crc32c(&set[21..]).to_be_bytes();
     set[17..21].copy_from_slice(&crc);
-    assert_eq!(records(&set.into(), 0).expect_err("refused"), BatchError::Control);
+    assert_eq!(records(&set.into(), 0, &Buffers::new(4, 1 << 20)).expect_err("refused"), BatchError::Control);
 }

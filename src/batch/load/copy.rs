@@ -10,9 +10,11 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::runtime::Handle;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 
 use super::snapshot::Snapshot;
 use crate::catalog::{Block, CopyReader, RowMeta, Table, mirror_columns};
@@ -110,10 +112,15 @@ pub(super) async fn tables(
         parked: tables.iter().map(|_| AtomicU64::new(0)).collect(),
         progress: progress.0.clone(),
     });
+    first.batch_execute("commit").await.context("leaving the snapshot")?;
+    drop(first);
     let mut workers = JoinSet::new();
-    workers.spawn(Arc::clone(&job).work(Some(first)));
-    for _ in 1..settings.load.connections.max(1) {
-        workers.spawn(Arc::clone(&job).work(None));
+    let cancelled = CancellationToken::new();
+    // However this ends, the threads end too.
+    let _cancel = cancelled.clone().drop_guard();
+    for _ in 0..settings.load.connections.max(1) {
+        let (job, inserts, cancelled) = (Arc::clone(&job), Handle::current(), cancelled.clone());
+        workers.spawn_blocking(move || job.work_alone(&inserts, &cancelled));
     }
     while let Some(ended) = workers.join_next().await {
         ended.context("a copying task ended unexpectedly")??;
@@ -148,16 +155,25 @@ async fn connect(settings: &Settings, snapshot: &str) -> anyhow::Result<Client> 
 }
 
 impl Job {
-    async fn work(self: Arc<Self>, client: Option<Client>) -> anyhow::Result<()> {
-        let client = match client {
-            Some(client) => client,
-            None => connect(&self.settings, &self.snapshot).await?,
-        };
+    /// Connection and decoder on one thread: waking another one for every 8 KiB costs as much as decoding them. Inserts run
+    /// on the common threads.
+    fn work_alone(self: Arc<Self>, inserts: &Handle, cancelled: &CancellationToken) -> anyhow::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            tokio::select! {
+                ended = self.work(inserts) => ended,
+                () = cancelled.cancelled() => Err(anyhow::anyhow!("the load has ended")),
+            }
+        })
+    }
+
+    async fn work(self: Arc<Self>, inserts: &Handle) -> anyhow::Result<()> {
+        let client = connect(&self.settings, &self.snapshot).await?;
         // One block is inserted while the next one is decoded.
         let mut inserting: Option<tokio::task::JoinHandle<anyhow::Result<()>>> = None;
         loop {
             let Some(range) = self.ranges.lock().await.pop_front() else { break };
-            self.copy_range(&client, &range, &mut inserting).await?;
+            self.copy_range(&client, &range, inserts, &mut inserting).await?;
         }
         settle(inserting.take()).await?;
         client.batch_execute("commit").await.context("leaving the snapshot")
@@ -167,6 +183,7 @@ impl Job {
         self: &Arc<Self>,
         client: &Client,
         range: &Range,
+        inserts: &Handle,
         inserting: &mut Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<()> {
         let table = self.tables.get(range.table).context("a range of no table")?;
@@ -185,7 +202,7 @@ impl Job {
             RowMeta { version: self.version, deleted: false, committed_at: self.synced_at, synced_at: self.synced_at };
         let mut letters = Vec::new();
         while let Some(chunk) = stream.next().await {
-            reader.feed(&chunk.with_context(|| format!("copying {}", table.name()))?);
+            reader.feed(chunk.with_context(|| format!("copying {}", table.name()))?);
             while let Some(tuple) = reader.next_tuple()? {
                 if let Err(error) = block.push_tuple(table, &tuple, meta) {
                     letters.push(self.letter(range, letters.len(), &error.to_string(), &tuple));
@@ -195,14 +212,15 @@ impl Job {
                 || block.bytes() >= self.settings.load.block_bytes_max;
             if full {
                 let full_block = std::mem::replace(&mut block, Block::new(table));
-                self.hand_over(range.table, full_block, inserting).await?;
+                self.hand_over(range.table, full_block, inserts, inserting).await?;
             }
         }
         if !letters.is_empty() {
-            self.park(range.table, &letters).await?;
+            // On the common threads too: the client's connections live there.
+            inserts.spawn(Arc::clone(self).park(range.table, letters)).await.context("parking rows")??;
         }
         if block.rows() > 0 {
-            self.hand_over(range.table, block, inserting).await?;
+            self.hand_over(range.table, block, inserts, inserting).await?;
         }
         Ok(())
     }
@@ -211,17 +229,23 @@ impl Job {
         self: &Arc<Self>,
         table: usize,
         block: Block,
+        inserts: &Handle,
         inserting: &mut Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
     ) -> anyhow::Result<()> {
         settle(inserting.take()).await?;
-        *inserting = Some(tokio::spawn(Arc::clone(self).insert(table, block)));
+        *inserting = Some(inserts.spawn(Arc::clone(self).insert(table, block)));
         Ok(())
     }
 
     async fn insert(self: Arc<Self>, at: usize, block: Block) -> anyhow::Result<()> {
         let (table, counter) = self.tables.get(at).zip(self.rows.get(at)).context("a block of no table")?;
         let rows = u64::try_from(block.rows())?;
-        let native = bytes::Bytes::from(block.to_native(table));
+        let buffers = self.clickhouse.buffers();
+        let mut native = buffers.take();
+        native.clear();
+        block.write_native(table, &mut native);
+        let length = native.len();
+        let native = buffers.freeze(native, length);
         drop(block);
         let target = table.name().quoted_clickhouse("mirror");
         let columns = mirror_columns(table);
@@ -262,8 +286,8 @@ impl Job {
         }
     }
 
-    async fn park(&self, table: usize, letters: &[DeadLetter]) -> anyhow::Result<()> {
-        mirror::store_dead_letters(&self.clickhouse, &self.settings.sink.pipeline, letters)
+    async fn park(self: Arc<Self>, table: usize, letters: Vec<DeadLetter>) -> anyhow::Result<()> {
+        mirror::store_dead_letters(&self.clickhouse, &self.settings.sink.pipeline, &letters)
             .await
             .context("parking rows")?;
         if let Some(counter) = self.parked.get(table) {

@@ -58,7 +58,8 @@ pub(super) struct PipelineTable {
     /// Its name in `analytics`.
     #[schema(example = "sentiment_social")]
     pub table: String,
-    /// What it is doing.
+    /// What it is doing: `wanted` (the sink will load it), `loading`, `live`, `halted` (somebody must load it), `left` (it is no
+    /// longer in the publication).
     pub state: String,
     /// Why; may be empty.
     pub reason: String,

@@ -25,6 +25,12 @@ impl Relation {
         self.file_node != before.file_node && self.attributes != before.attributes
     }
 
+    /// Whether it is the same incarnation with the same columns.
+    pub fn has_shape_of(&self, other: &Self) -> bool {
+        let file_node = other.file_node;
+        Self { file_node, ..self.clone() } == *other
+    }
+
     /// Reads what `Display` wrote, with the attribute numbers of the key behind it.
     pub fn from_comment(comment: &str) -> Option<(Self, Vec<i16>)> {
         let mut words = comment.split(' ');

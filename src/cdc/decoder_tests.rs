@@ -17,7 +17,7 @@ const INFLIGHT: &str = include_str!("../../tests/data/debezium/inflight_snapshot
 const INFLIGHT_FIRST: &str = include_str!("../../tests/data/debezium/inflight_snapshot_noheartbeat.jsonl");
 const RESTART: &str = include_str!("../../tests/data/debezium/restart_duplicates.jsonl");
 
-fn records(file: &str) -> Vec<Record> {
+pub(super) fn records(file: &str) -> Vec<Record> {
     #[derive(serde::Deserialize)]
     struct Line {
         offset: i64,
@@ -31,7 +31,7 @@ fn records(file: &str) -> Vec<Record> {
     file.lines().map(record).collect()
 }
 
-fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
+pub(super) fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
     Arc::new(Table::from_row(table_row(name, columns), &Rules::default()).expect("mirrored"))
 }
 
@@ -82,7 +82,7 @@ fn posts() -> Arc<Table> {
     table("sentiment_social", &[columns.as_slice(), rest.as_slice(), times.as_slice()].concat())
 }
 
-fn decoder(table: &Arc<Table>, first_load: u64) -> Decoder {
+pub(super) fn decoder(table: &Arc<Table>, first_load: u64) -> Decoder {
     let identity = LogIdentity { system_identifier: "1".into(), timeline: 1 };
     let log = Log { number: 1, identity, first_load: Lsn::new(first_load) };
     let mut decoder = Decoder::new(log, "__debezium_unavailable_value");

@@ -22,6 +22,8 @@ mod preflight;
 mod shapes;
 mod source;
 mod status;
+#[cfg(test)]
+mod structure_tests;
 mod supervisor;
 mod writer;
 

@@ -112,8 +112,8 @@ struct Round<'a> {
 impl Round<'_> {
     /// Copies `tables` under one L0. `None`: one of them has changed before it was locked, and nothing was copied.
     ///
-    /// A table that was written anew after the snapshot (`ALTER TABLE`, `TRUNCATE`, `VACUUM FULL`) looks empty to it, or has
-    /// its rows on other pages than the ranges: so it is locked against that, as `pg_dump` does, and compared afterwards.
+    /// A table that `ALTER TABLE` wrote anew after the snapshot looks empty to it, and one that was written anew in any way
+    /// while it is copied has its rows on other pages than the ranges: so it is locked, as `pg_dump` does, and compared then.
     async fn copy(&mut self, tables: &[Table]) -> anyhow::Result<Option<Vec<Loaded>>> {
         self.l0 = replication::insert_lsn(self.client).await?;
         let version =
@@ -146,10 +146,11 @@ impl Round<'_> {
         Ok(Some(loaded))
     }
 
-    /// One of `tables` that is not what it was when its shape was read.
+    /// One of `tables` that is not what it was when its shape was read. Another file alone is no harm before the copy:
+    /// `VACUUM FULL` keeps what a snapshot sees, and what TRUNCATE hides from it is below the floor of its event.
     async fn changed(&self, tables: &[Table]) -> anyhow::Result<Option<TableName>> {
         let now = table_shapes::published(self.client, &self.settings.sink.pipeline, &self.settings.tables).await?;
-        let same = |table: &&Table| now.tables.iter().any(|other| other.relation() == table.relation());
+        let same = |table: &&Table| now.tables.iter().any(|other| other.relation().has_shape_of(table.relation()));
         Ok(tables.iter().find(|table| !same(table)).map(|table| table.name().clone()))
     }
 

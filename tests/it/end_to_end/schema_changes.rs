@@ -72,7 +72,7 @@ async fn a_mirror_follows_every_change_that_it_can() {
         "alter table evolving drop column c; alter table evolving add column c text",
         "alter table evolving drop column c; alter table evolving add column c int; update evolving set c = id where id % 3 = 0",
         "alter table evolving alter column a type bigint; update evolving set a = 5000000000 where id = 4",
-        "alter table evolving alter column d type bigint using d * 1000000000",
+        "alter table evolving alter column d type bigint using d::bigint * 1000000000",
         "alter table evolving alter column n type numeric(8, 3); update evolving set n = 1234.567 where id = 5",
         "alter table evolving alter column f type text using upper(f) || id",
         "alter table evolving alter column d drop not null; update evolving set d = null where id % 4 = 0",

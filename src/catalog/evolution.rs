@@ -296,6 +296,9 @@ fn digits(kind: &str) -> Option<(i16, i16)> {
 fn constant(codec: &Codec, text: &str) -> Option<String> {
     match codec.pg() {
         PgType::Bool => Some(if text == "t" { "true" } else { "false" }.to_owned()),
+        PgType::AsText(inner) if **inner == PgType::Bool => {
+            Some(quote_text(if text == "t" { "true" } else { "false" }))
+        }
         PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Oid => {
             text.parse::<i64>().ok().map(|value| value.to_string())
         }

@@ -11,7 +11,7 @@ pub struct Relation {
     /// OID of the row that makes it a member of the publication; 0 for a publication of all tables. Another one: the table
     /// was out of the publication in between, and its changes of that time are in no log.
     pub membership: u32,
-    /// `pg_relation_filenode`: another one means that the rows were written anew.
+    /// `pg_class.relfilenode`: another one means that the rows were written anew.
     pub file_node: u32,
     /// A hash of `pg_attribute.xmin` of all columns: another one means that a column was changed.
     pub attributes: String,

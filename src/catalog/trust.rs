@@ -29,8 +29,11 @@ impl Trust {
                     NullIs::Unknown => false,
                 },
             },
-            // Debezium turns an array with NaN into NULL, and one that did not change too.
-            PgType::Array(element) if element.is_numeric() => Self::NullIsSuspect,
+            // Debezium turns an array of numerics with NaN into NULL, and one that did not change too; and an array of an
+            // enum's labels with a NULL in it.
+            PgType::Array(element) if element.is_numeric() || **element == PgType::Text { label: true } => {
+                Self::NullIsSuspect
+            }
             // Under DEFAULT only these have a stand-in for unchanged arrays that is known.
             PgType::Array(element)
                 if full && element.is_plain_element()
@@ -96,6 +99,7 @@ mod tests {
         assert_eq!(array(PgType::Bool, Identity::Default), Trust::Never { null_is_exact: false });
         assert_eq!(array(PgType::Int8, Identity::Default), Trust::Exact);
         assert_eq!(array(PgType::NumericText, Identity::Default), Trust::NullIsSuspect);
+        assert_eq!(array(PgType::Text { label: true }, Identity::Full), Trust::NullIsSuspect);
         assert_eq!(array(PgType::Date, Identity::Full), Trust::Never { null_is_exact: false });
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::batch::Batch;
+use super::batch::{Batch, Newest};
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
 use crate::catalog::{ColumnRow, Relation, Rules, Table, TableRow, TypeRow};
@@ -32,6 +32,10 @@ fn records(file: &str) -> Vec<Record> {
 }
 
 fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
+    Arc::new(Table::from_row(table_row(name, columns), &Rules::default()).expect("mirrored"))
+}
+
+fn table_row(name: &str, columns: &[(&str, &str)]) -> TableRow {
     let column = |(at, (name, kind)): (usize, &(&str, &str))| {
         let base = |name: &str| TypeRow { name: name.to_owned(), kind: 'b', modifier: -1, element: None };
         let type_row = match kind.strip_suffix("[]") {
@@ -54,15 +58,14 @@ fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
         }
     };
     let columns = columns.iter().enumerate().map(column).collect();
-    let row = TableRow {
+    TableRow {
         name: TableName::new("public", name),
         relation: Relation::default(),
         kind: 'r',
         filtered: false,
         identity: 'f',
         columns,
-    };
-    Arc::new(Table::from_row(row, &Rules::default()).expect("mirrored"))
+    }
 }
 
 fn posts() -> Arc<Table> {
@@ -258,4 +261,52 @@ fn a_shape_of_the_past_is_asked_about_once() {
         assert_eq!(decoder.apply(&mut batch, &event(offset), false, 0), Ok(Outcome::Applied));
     }
     assert_eq!(shown(&batch, &table, "b").len(), 2);
+}
+
+fn update(offset: i64, before: serde_json::Value, after: serde_json::Value) -> Record {
+    let value = serde_json::json!({
+        "op": "u", "before": before, "after": after,
+        "source": { "schema": "public", "table": "t", "sequence": "[\"10\",\"20\"]", "lsn": 20, "ts_us": 1, "snapshot": null }
+    });
+    Record { offset, key: None, value: Some(value.to_string().into()) }
+}
+
+#[test]
+fn an_inexact_value_is_taken_from_no_other_row() {
+    let table = table("t", &[("id", "int8"), ("note", "text"), ("numbers", "int4[]"), ("span", "timetz")]);
+    let mut decoder = decoder(&table, 1);
+    let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
+    let row = |note: &str, numbers: serde_json::Value, span: serde_json::Value| serde_json::json!({ "id": 1, "note": note, "numbers": numbers, "span": span });
+    let null = serde_json::Value::Null;
+    let exact = row("a", serde_json::json!([1, 2]), null.clone());
+    let nested = row("b", serde_json::json!([null, null]), null.clone());
+    let with_zone = row("c", serde_json::json!([1, 2]), "07:04:56Z".into());
+    for (offset, before, after) in
+        [(1, null, exact.clone()), (2, exact.clone(), nested), (3, exact.clone(), with_zone), (4, exact.clone(), exact)]
+    {
+        assert_eq!(decoder.apply(&mut batch, &update(offset, before, after), true, 0), Ok(Outcome::Applied));
+    }
+    let entry = &batch.tables[table.name()];
+    assert_eq!(entry.block.rows(), 2, "the first and the last are whole");
+    // Neither the before-image nor the row before it in the batch gives the value: both rows are read again.
+    let deferred: Vec<_> = entry.deferred.iter().map(|row| (row.offset, row.before)).collect();
+    assert_eq!(deferred, [(2, None), (3, None)]);
+}
+
+#[test]
+fn a_row_that_is_parked_is_no_reason_to_believe_the_one_before_it() {
+    let columns = [("id", "int8"), ("large", "text"), ("at", "timestamp")];
+    let row = TableRow { identity: 'd', ..table_row("t", &columns) };
+    let table = Arc::new(Table::from_row(row, &Rules::default()).expect("mirrored"));
+    let mut decoder = decoder(&table, 1);
+    let mut batch = Batch::at(0, Lsn::ZERO, -1, 0, String::new());
+    let unchanged = "__debezium_unavailable_value";
+    for (offset, large, at) in [(1, "old", 0), (2, unchanged, 1), (3, "new", i64::MAX), (4, unchanged, 2)] {
+        let after = serde_json::json!({ "id": 1, "large": large, "at": at });
+        let record = update(offset, serde_json::Value::Null, after);
+        assert_eq!(decoder.apply(&mut batch, &record, true, 0), Ok(Outcome::Applied));
+    }
+    let deferred: Vec<_> = batch.tables[table.name()].deferred.iter().map(|row| (row.offset, row.before)).collect();
+    assert_eq!(batch.letters.len(), 1);
+    assert_eq!(deferred, [(2, Some(Newest::Row(0))), (4, None)]);
 }

@@ -50,6 +50,9 @@ pub enum Halt {
     /// The topic has no total order, or markers of transactions.
     #[error("the topic cannot be followed: {0}")]
     Topic(String),
+    /// The connector's settings give its messages another meaning.
+    #[error("the connector's messages cannot be used: {0}")]
+    Connector(String),
     /// ClickHouse refuses what waiting cannot mend.
     #[error("{0}")]
     ClickHouse(String),
@@ -69,6 +72,7 @@ impl Halt {
             Self::OffsetOutOfRange(_) => "offset-out-of-range",
             Self::TopicRecreated(_) => "topic-recreated",
             Self::Topic(_) => "topic",
+            Self::Connector(_) => "connector",
             Self::ClickHouse(_) => "clickhouse",
             Self::NotLoaded => "not-loaded",
         }

@@ -18,6 +18,7 @@ mod health;
 mod outbox;
 mod pipeline;
 mod ports;
+mod preflight;
 mod shapes;
 mod source;
 mod status;

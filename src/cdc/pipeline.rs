@@ -14,10 +14,10 @@ use super::batch::{Batch, record_hash};
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
 use super::outbox::Outbox;
-use super::shapes;
 use super::source::{self, Fetched};
 use super::status::Status;
 use super::writer::{Writer, shown};
+use super::{preflight, shapes};
 use crate::config::Settings;
 use crate::domain::Lsn;
 use crate::store::checkpoint::{self, Checkpoint};
@@ -78,7 +78,10 @@ impl Pipeline {
                 Stop::Halt(halt) => {
                     self.status.halted(&halt);
                     tracing::error!(reason = halt.name(), detail = %halt, "halted: nothing is skipped");
-                    self.moved_checkpoint().await;
+                    match halt {
+                        Halt::Connector(_) => self.other_settings(&halt).await,
+                        _ => self.moved_checkpoint().await,
+                    }
                 }
                 Stop::Again(error) => {
                     let detail = format!("{error:#}");
@@ -94,6 +97,24 @@ impl Pipeline {
             }
         }
         self.status.set("stopped");
+    }
+
+    /// Waits until the connector's settings have changed, or until cancelled.
+    async fn other_settings(&self, halt: &Halt) {
+        let same = async || {
+            let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
+            let placeholder = connector_config::placeholder(&client, &self.settings.sink.pipeline).await?;
+            preflight::check(&self.settings, &placeholder, true).await
+        };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = self.cancelled.cancelled() => return,
+            }
+            if same().await.is_ok_and(|wrong| wrong.map(Halt::Connector).as_ref() != Some(halt)) {
+                return;
+            }
+        }
     }
 
     /// Waits until a load has moved the checkpoint, or until cancelled.
@@ -143,13 +164,16 @@ impl Pipeline {
         let Some(log) = mirror::newest_log(&self.clickhouse).await? else {
             return Ok(Err(Stop::Halt(Halt::NotLoaded)));
         };
+        let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
+        let placeholder = connector_config::placeholder(&client, pipeline).await?;
+        drop(client);
+        if let Some(wrong) = preflight::check(&self.settings, &placeholder, checkpoint.next_offset == 0).await? {
+            return Ok(Err(Stop::Halt(Halt::Connector(wrong))));
+        }
         let topic = match self.continue_topic(&checkpoint).await {
             Ok(topic) => topic,
             Err(stop) => return Ok(Err(stop)),
         };
-        let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
-        let placeholder = connector_config::placeholder(&client, pipeline).await?;
-        drop(client);
         let mut decoder = Decoder::new(log.clone(), &placeholder);
         shapes::refresh(&self.settings, &self.clickhouse, &self.status, &mut decoder).await?;
         tracing::info!(

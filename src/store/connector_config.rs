@@ -35,8 +35,7 @@ pub fn build(settings: &Settings, placeholder: &str) -> anyhow::Result<BTreeMap<
     };
     let password = settings.postgres.debezium_password.expose_secret();
     crate::config::required(password, "postgres.debezium_password", "PLATFORM__POSTGRES__DEBEZIUM_PASSWORD")?;
-    let pipeline = &settings.sink.pipeline;
-    let mut config: BTreeMap<String, String> = serde_json::from_str(COMMON).context("deploy/connect/platform.json")?;
+    let mut config = of_pipeline(settings, placeholder)?;
     config.extend(
         [
             ("database.hostname", host.as_str()),
@@ -44,7 +43,22 @@ pub fn build(settings: &Settings, placeholder: &str) -> anyhow::Result<BTreeMap<
             ("database.user", &settings.connect.postgres_user),
             ("database.password", password),
             ("database.dbname", postgres.get_dbname().unwrap_or("postgres")),
-            ("slot.name", pipeline),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.to_owned())),
+    );
+    Ok(config)
+}
+
+/// The part that decides what the messages mean, without addresses and secrets.
+///
+/// # Errors
+/// The compiled file is no JSON, which a test would show.
+pub fn of_pipeline(settings: &Settings, placeholder: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let pipeline = &settings.sink.pipeline;
+    let mut config: BTreeMap<String, String> = serde_json::from_str(COMMON).context("deploy/connect/platform.json")?;
+    config.extend(
+        [
+            ("slot.name", pipeline.as_str()),
             ("publication.name", pipeline),
             ("transforms.route.replacement", &settings.sink.topic),
             ("unavailable.value.placeholder", placeholder),

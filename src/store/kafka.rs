@@ -223,6 +223,19 @@ pub async fn ensure_topic(settings: &config::Kafka, name: &str) -> anyhow::Resul
     }
 }
 
+/// Names of all topics.
+///
+/// # Errors
+/// Why the broker does not answer.
+pub async fn topics(settings: &config::Kafka) -> anyhow::Result<Vec<String>> {
+    let brokers = settings.broker_list()?;
+    let asked = async { build(&brokers).await?.list_topics().await };
+    let limit = Duration::from_millis(settings.request_timeout_ms);
+    let topics =
+        tokio::time::timeout(limit, asked).await.context("Kafka does not answer")?.context("listing the topics")?;
+    Ok(topics.into_iter().map(|topic| topic.name).collect())
+}
+
 /// Asks the broker once for its topics, for whoever waits until it does its work.
 ///
 /// # Errors

@@ -22,6 +22,9 @@ pub struct Published {
 }
 
 /// Columns of every table of a publication, in order of `attnum`. Domains are followed to their base type.
+///
+/// `relfilenode` as the row of `pg_class` has it, not as `pg_relation_filenode` does: the function sees what was committed
+/// after the statement's snapshot, and a rewritten table would show in two parts.
 const COLUMNS: &str = "
 with recursive base as (
     select t.oid, t.oid as base_oid, t.typtypmod as modifier, t.typtype, t.typbasetype from pg_type t
@@ -35,7 +38,7 @@ select n.nspname, c.relname, c.oid, c.relkind, c.relreplident, a.attname, a.attn
        e.typname, e.typtype,
        case when i.indisprimary and i.indimmediate then array_position(i.indkey::int2[], a.attnum) end,
        a.attnum, case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
-       coalesce(member.oid, member_schema.oid, 0::oid), coalesce(pg_relation_filenode(c.oid), 0::oid),
+       coalesce(member.oid, member_schema.oid, 0::oid), c.relfilenode,
        (select left(md5(string_agg(x.attnum || ':' || x.xmin::text, ',' order by x.attnum)), 16)
         from pg_attribute x where x.attrelid = c.oid and x.attnum > 0),
        er.modifier, a.attgenerated <> '', a.xmin::text, p.rowfilter is not null

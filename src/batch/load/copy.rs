@@ -132,10 +132,22 @@ pub(super) async fn tables(
         .collect())
 }
 
+/// A session in the snapshot that keeps the tables from being written anew, emptied or altered until it ends: a snapshot
+/// sees a table that was written anew as empty.
+pub(super) async fn lock(settings: &Settings, tables: &[Table], snapshot: &Snapshot) -> anyhow::Result<Client> {
+    let client = connect(settings, &snapshot.name).await?;
+    for table in tables {
+        let sql = format!("lock table {} in access share mode", table.name().quoted_postgres());
+        client.batch_execute(&sql).await.with_context(|| format!("locking {}", table.name()))?;
+    }
+    Ok(client)
+}
+
 async fn connect(settings: &Settings, snapshot: &str) -> anyhow::Result<Client> {
     let client = postgres::connect(&settings.postgres, "platform load copy").await?;
     let begin = format!(
-        "set statement_timeout = 0; begin isolation level repeatable read read only; set transaction snapshot '{}'",
+        "set statement_timeout = 0; set lock_timeout = '{} s'; begin isolation level repeatable read read only; set transaction snapshot '{}'",
+        settings.load.wait_transactions_timeout_s.max(1),
         snapshot.replace('\'', "''")
     );
     client.batch_execute(&begin).await.context("joining the snapshot")?;

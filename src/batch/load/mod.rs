@@ -53,8 +53,8 @@ struct Loaded {
     parked: u64,
 }
 
-/// How often tables are copied again because their structure changed meanwhile.
-const ROUNDS_MAX: u32 = 5;
+/// How often a load begins because a table's structure changed between its first look and its lock.
+const ROUNDS_MAX: u32 = 10;
 
 /// Loads `names`, or every published table when it is empty.
 ///
@@ -73,18 +73,18 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
     // Read before L0: whatever lies before it in the topic is committed before L0, and so in the snapshot.
     let end = end_of_topic(settings).await?;
     let mut round = Round { settings, client: &client, clickhouse: &clickhouse, log, progress, l0: Lsn::ZERO };
-    let mut loaded = Vec::new();
-    for _ in 0..ROUNDS_MAX {
-        let changed = round.copy(&tables, &mut loaded).await?;
-        if changed.is_empty() {
-            break;
+    let mut rounds = 1;
+    let loaded = loop {
+        match round.copy(&tables).await? {
+            Some(loaded) => break loaded,
+            None if rounds < ROUNDS_MAX => rounds += 1,
+            None => {
+                let text = format!("the structure of the tables changed in each of {ROUNDS_MAX} attempts to copy them");
+                return Err(Failure::Busy(text).into());
+            }
         }
-        tables = choose(&client, settings, &changed).await?;
-    }
-    if let Some(table) = tables.iter().find(|table| loaded.iter().all(|done| done.table != table.name().to_string())) {
-        let text = format!("the structure of {} changed in each of {ROUNDS_MAX} attempts to copy it", table.name());
-        return Err(Failure::Busy(text).into());
-    }
+        tables = choose(&client, settings, names).await?;
+    };
     if names.is_empty() {
         move_checkpoint(settings, &clickhouse, round.log.number, end, new_slot).await?;
     }
@@ -110,11 +110,11 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Copies `tables` under one L0 and adds to `loaded` what is complete. Returns the tables that must be copied again.
+    /// Copies `tables` under one L0. `None`: one of them has changed before it was locked, and nothing was copied.
     ///
-    /// A table that was written anew meanwhile (`ALTER TABLE`, `VACUUM FULL`, `CLUSTER`) may look empty to the snapshot, or
-    /// have its rows on other pages than the ranges: what was copied of it proves nothing.
-    async fn copy(&mut self, tables: &[Table], loaded: &mut Vec<Loaded>) -> anyhow::Result<Vec<TableName>> {
+    /// A table that was written anew after the snapshot (`ALTER TABLE`, `TRUNCATE`, `VACUUM FULL`) looks empty to it, or has
+    /// its rows on other pages than the ranges: so it is locked against that, as `pg_dump` does, and compared afterwards.
+    async fn copy(&mut self, tables: &[Table]) -> anyhow::Result<Option<Vec<Loaded>>> {
         self.l0 = replication::insert_lsn(self.client).await?;
         let version =
             Version::of_load(self.log.number, self.l0).context("the log's position does not fit into a version")?;
@@ -126,39 +126,31 @@ impl Round<'_> {
             self.store_state(table, TableState::Loading, version, Lsn::ZERO, 0).await?;
         }
         let snapshot = snapshot::open(self.client, &self.settings.postgres, &self.settings.load, self.l0).await?;
+        let guard = copy::lock(self.settings, tables, &snapshot).await;
+        if let Some(table) = self.changed(tables).await? {
+            tracing::warn!(table = %table, "the table has changed since the load began; it begins again");
+            return Ok(None);
+        }
+        let guard = guard?;
         tracing::info!(log = self.log.number, l0 = %self.l0, snapshot = %snapshot.lsn, tables = tables.len(), "copying");
-        let copied = copy::tables(self.settings, self.clickhouse, tables, &snapshot, version, self.progress).await;
+        let copied = copy::tables(self.settings, self.clickhouse, tables, &snapshot, version, self.progress).await?;
         snapshot.close().await?;
-
-        let changed = self.changed(tables).await?;
-        let counts = match copied {
-            // A column or a table that is gone makes COPY fail.
-            Err(error) if !changed.is_empty() => {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "copying failed because a table has changed; it is repeated"
-                );
-                return Ok(tables.iter().map(|table| table.name().clone()).collect());
-            }
-            copied => copied?,
-        };
-        for (table, counts) in tables.iter().zip(counts) {
-            if changed.contains(table.name()) {
-                tracing::warn!(table = %table.name(), "the table has changed while it was copied; it is copied again");
-                continue;
-            }
+        let mut loaded = Vec::new();
+        for (table, counts) in tables.iter().zip(copied) {
             mirror::raise_floor(self.clickhouse, table.name(), version, "load").await.context("raising the floor")?;
             self.store_state(table, TableState::Live, version, snapshot.lsn, counts.rows).await?;
             loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
         }
-        Ok(changed)
+        // Held until here: a change between the copy and `live` would be taken for one that this load has seen.
+        guard.batch_execute("commit").await.context("unlocking the tables")?;
+        Ok(Some(loaded))
     }
 
-    /// Those of `tables` that are not what they were when their shapes were read.
-    async fn changed(&self, tables: &[Table]) -> anyhow::Result<Vec<TableName>> {
+    /// One of `tables` that is not what it was when its shape was read.
+    async fn changed(&self, tables: &[Table]) -> anyhow::Result<Option<TableName>> {
         let now = table_shapes::published(self.client, &self.settings.sink.pipeline, &self.settings.tables).await?;
         let same = |table: &&Table| now.tables.iter().any(|other| other.relation() == table.relation());
-        Ok(tables.iter().filter(|table| !same(table)).map(|table| table.name().clone()).collect())
+        Ok(tables.iter().find(|table| !same(table)).map(|table| table.name().clone()))
     }
 
     async fn store_state(

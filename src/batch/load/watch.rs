@@ -1,7 +1,7 @@
 //! Loads by itself what must be loaded: a table that joins the publication, was made anew, or whose rows changed without a
 //! word in the log. Marks a table that leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +50,7 @@ impl<A: Fn() -> bool> Watch<A> {
         // An operator's load comes first.
         self.settings.load.wait_lock_timeout_s = 0;
         let interval = Duration::from_millis(self.settings.sink.supervise_interval_ms.max(100));
-        let mut wait = interval;
-        let mut not_before = Instant::now();
+        let mut waits = HashMap::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
@@ -60,26 +59,18 @@ impl<A: Fn() -> bool> Watch<A> {
             if !(self.is_active)() {
                 continue;
             }
-            let done = tokio::select! {
-                done = self.look(Instant::now() >= not_before) => done,
+            let looked = tokio::select! {
+                looked = self.look(&mut waits) => looked,
                 () = self.cancelled.cancelled() => return,
             };
-            match done {
-                Ok(()) => wait = interval,
-                // An operator's load runs: what it leaves is looked at afterwards.
-                Err(error) if matches!(error.downcast_ref(), Some(Failure::Busy(_))) => {}
-                Err(error) => {
-                    counter!("platform_sink_retries_total", "step" => "load").increment(1);
-                    let error = format!("{error:#}");
-                    tracing::warn!(error, wait_ms = wait.as_millis(), "the tables cannot be seen to; tried again");
-                    not_before = Instant::now() + wait;
-                    wait = (wait * 2).min(RETRY_WAIT_MAX);
-                }
+            if let Err(error) = looked {
+                counter!("platform_sink_retries_total", "step" => "watch").increment(1);
+                tracing::warn!(error = format!("{error:#}"), "the tables cannot be looked at; tried again");
             }
         }
     }
 
-    async fn look(&self, may_load: bool) -> anyhow::Result<()> {
+    async fn look(&self, waits: &mut HashMap<TableName, Wait>) -> anyhow::Result<()> {
         let pipeline = &self.settings.sink.pipeline;
         let clickhouse = ClickHouse::new(&self.settings.clickhouse)?;
         let client = postgres::connect(&self.settings.postgres, "platform sink watch").await?;
@@ -97,16 +88,45 @@ impl<A: Fn() -> bool> Watch<A> {
             let reason = "it is no longer in the publication";
             table_states::store(&clickhouse, name, &StateChange::of(pipeline, TableState::Left, reason)).await?;
         }
-        if findings.load.is_empty() || !may_load {
-            return Ok(());
-        }
-        let names: Vec<TableName> = findings.load.iter().map(|(name, _)| name.clone()).collect();
-        run(&self.settings, &names, &Progress::new()).await?;
-        counter!("platform_sink_loads_total").increment(1);
-        for (table, reason) in &findings.load {
-            tracing::info!(table = %table, reason, "loaded by the sink");
+        waits.retain(|name, _| findings.load.iter().any(|(table, _)| table == name));
+        for (table, reason) in findings.load {
+            let wait = waits.entry(table.clone()).or_default();
+            if wait.until.is_some_and(|until| Instant::now() < until) {
+                continue;
+            }
+            // One by one: what is wrong with one table is nothing to the others.
+            match run(&self.settings, std::slice::from_ref(&table), &Progress::new()).await {
+                Ok(_) => {
+                    counter!("platform_sink_loads_total").increment(1);
+                    tracing::info!(table = %table, reason, "loaded by the sink");
+                }
+                // An operator's load runs: what it leaves is looked at afterwards.
+                Err(error) if matches!(error.downcast_ref(), Some(Failure::Busy(_))) => return Ok(()),
+                Err(error) => {
+                    counter!("platform_sink_retries_total", "step" => "load").increment(1);
+                    let wait_s = wait.failed().as_secs();
+                    tracing::warn!(table = %table, error = format!("{error:#}"), wait_s, "the table cannot be loaded; tried again");
+                }
+            }
         }
         Ok(())
+    }
+}
+
+/// When a table whose load failed may be loaded again.
+#[derive(Debug, Default)]
+struct Wait {
+    failures: u32,
+    until: Option<Instant>,
+}
+
+impl Wait {
+    /// Twice as long after each failure.
+    fn failed(&mut self) -> Duration {
+        self.failures = self.failures.saturating_add(1);
+        let wait = Duration::from_secs(1 << self.failures.min(9)).min(RETRY_WAIT_MAX);
+        self.until = Some(Instant::now() + wait);
+        wait
     }
 }
 

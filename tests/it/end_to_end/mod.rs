@@ -1,6 +1,8 @@
 //! The whole real stack: PostgreSQL, Debezium, Kafka, the sink, ClickHouse's engine.
 
 mod equality;
+mod large_transactions;
+mod loads;
 mod schema_changes;
 mod value_samples;
 mod values;

@@ -10,12 +10,12 @@ use crate::support::Stack;
 use crate::support::wait::wait_until;
 
 impl Hands {
-    async fn run(&self, sql: &str) {
+    pub(super) async fn run(&self, sql: &str) {
         self.postgres.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     /// State and reason of a table, as stored last.
-    async fn state(&self, table: &str) -> (String, String) {
+    pub(super) async fn state(&self, table: &str) -> (String, String) {
         #[derive(serde::Deserialize)]
         struct Row {
             state: String,
@@ -27,7 +27,7 @@ impl Hands {
     }
 
     /// Waits until a table has a state.
-    async fn reaches(&self, table: &str, state: &str) {
+    pub(super) async fn reaches(&self, table: &str, state: &str) {
         wait_until(&format!("{table} is {state}"), CATCH_UP, || async { self.state(table).await.0 == state }).await;
     }
 
@@ -41,7 +41,7 @@ impl Hands {
 }
 
 /// `rows` rows that every change must leave right, those that no event touches afterwards among them.
-fn made(table: &str, rows: u32) -> String {
+pub(super) fn made(table: &str, rows: u32) -> String {
     format!(
         "create table {table} (id int primary key, a int not null default 5, b text, n numeric(4, 2), f varchar(20) not null default '');
          insert into {table} select g, g * 10, 'text ' || g, g / 100.0 from generate_series(1, {rows}) g;

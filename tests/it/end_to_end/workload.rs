@@ -1,5 +1,7 @@
 //! Random changes, the same for the same seed: every kind of change that the mirror must follow.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use tokio_postgres::Client;
@@ -27,6 +29,41 @@ impl Workload {
     pub(super) fn new(seed: u64) -> Self {
         eprintln!("workload seed {seed}");
         Self { random: ChaCha8Rng::seed_from_u64(seed), next_post: 0, deferred_updates: 0 }
+    }
+
+    /// One of several that write at once: its posts have numbers of their own.
+    pub(super) fn beside_others(seed: u64, number: u64) -> Self {
+        Self { next_post: number * 1_000_000, ..Self::new(seed + number) }
+    }
+
+    /// Commits random steps until `stop`; what collides with another writer is rolled back and counts as nothing. Returns
+    /// how many were committed.
+    pub(super) async fn run_beside_others(&mut self, client: &Client, stop: &AtomicBool) -> u32 {
+        use tokio_postgres::error::SqlState;
+        let mut committed = 0;
+        while !stop.load(Ordering::SeqCst) {
+            let sql = if self.random.random_range(0..60) == 0 { self.truncation() } else { self.step() };
+            match client.batch_execute(&sql).await {
+                Ok(()) => committed += 1,
+                Err(error) => {
+                    let collision = error.code().is_some_and(|code| {
+                        [SqlState::T_R_DEADLOCK_DETECTED, SqlState::UNIQUE_VIOLATION].contains(code)
+                    });
+                    assert!(collision, "{sql}: {error:?}");
+                    client.batch_execute("rollback").await.expect("rolled back");
+                }
+            }
+        }
+        committed
+    }
+
+    /// Empties one table and uses its keys again.
+    fn truncation(&mut self) -> String {
+        let (post, note) = (self.insert_post(), self.insert_note());
+        match self.random.random_range(0..2) {
+            0 => format!("begin; truncate sentiment_social restart identity; {post}; commit"),
+            _ => format!("begin; {note}; truncate notes; {note}; commit"),
+        }
     }
 
     /// Commits `count` random steps.

@@ -89,7 +89,7 @@ impl Writer {
         counter!("platform_sink_unavailable_values_total").increment(count(entry.deferred.len()));
         let deferred = std::mem::take(&mut entry.deferred);
         let reread = self.reread(entry, &deferred).await?;
-        let mut resolved: Vec<Option<usize>> = Vec::with_capacity(deferred.len());
+        let mut resolved: Vec<Option<Resolved>> = Vec::with_capacity(deferred.len());
         let mut letters = Vec::new();
         for row in &deferred {
             let at = complete(entry, row, &resolved, &reread);
@@ -160,28 +160,45 @@ impl Writer {
     }
 }
 
-/// Appends `row` to the block with what it lacks. Returns the row's place, or `None` when nothing has the values.
-fn complete(entry: &mut TableBatch, row: &Deferred, resolved: &[Option<usize>], reread: &Reread) -> Option<usize> {
+/// Where the values came from that a row lacked.
+#[derive(Debug, Clone, Copy)]
+enum Resolved {
+    /// From the key's row before; the row stands here in the block, as its event left it.
+    FromBatch(usize),
+    /// The row was read again: it may be newer than its event.
+    Reread,
+}
+
+/// Appends `row` to the block with what it lacks; `None` when nothing has the values.
+fn complete(
+    entry: &mut TableBatch,
+    row: &Deferred,
+    resolved: &[Option<Resolved>],
+    reread: &Reread,
+) -> Option<Resolved> {
     let donor = match row.before {
         Some(Newest::Row(at)) => Some(at),
-        Some(Newest::Deferred(earlier)) => *resolved.get(earlier)?,
+        Some(Newest::Deferred(earlier)) => match (*resolved.get(earlier)?)? {
+            Resolved::FromBatch(at) => Some(at),
+            // Values of a newer state beside this event's would make a row that never was.
+            Resolved::Reread => None,
+        },
         None => None,
     };
-    match donor {
-        Some(at) => {
-            let mut image = Block::new(&entry.table);
-            image.push_row_of(&entry.block, at, row.meta)?;
-            entry.block.push_merged((&entry.incomplete, row.row), &row.missing, (&image, 0), row.meta)?;
-        }
-        None => match reread.found.get(&entry.incomplete.key(&entry.table, row.row)) {
-            // The whole row as it is now, under the event's version: what is later comes with later events.
-            Some(Ok(at)) => entry.block.push_row_of(&reread.rows, *at, row.meta)?,
-            Some(Err(_)) => return None,
-            // Gone since: its delete comes with a later event.
-            None => entry.block.push_key_of(&entry.table, &entry.incomplete, row.row, row.meta),
-        },
+    if let Some(at) = donor {
+        let mut image = Block::new(&entry.table);
+        image.push_row_of(&entry.block, at, row.meta)?;
+        entry.block.push_merged((&entry.incomplete, row.row), &row.missing, (&image, 0), row.meta)?;
+        return entry.block.rows().checked_sub(1).map(Resolved::FromBatch);
     }
-    entry.block.rows().checked_sub(1)
+    match reread.found.get(&entry.incomplete.key(&entry.table, row.row)) {
+        // The whole row as it is now, under the event's version: what is later comes with later events.
+        Some(Ok(at)) => entry.block.push_row_of(&reread.rows, *at, row.meta)?,
+        Some(Err(_)) => return None,
+        // Gone since: its delete comes with a later event.
+        None => entry.block.push_key_of(&entry.table, &entry.incomplete, row.row, row.meta),
+    }
+    Some(Resolved::Reread)
 }
 
 fn letter(entry: &TableBatch, row: &Deferred, reread: &Reread) -> DeadLetter {

@@ -225,7 +225,7 @@ impl Origin for Behind {
         let past = self.0.world().database.past[super::warehouse::place(table.name())].clone();
         for key in keys {
             let id: i64 = key[0].parse()?;
-            let before = past.iter().find(|row| row.id == id && row.is_storable());
+            let before = past.get(&id).into_iter().flatten().find(|row| row.is_storable());
             let at = old.rows();
             if let Some(row) = before {
                 super::world::append(&mut old, table, row, meta)?;

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt as _;
 
 use super::faults::{Faults, Rng, happens};
-use super::row::{Moment, Row, TABLES};
+use super::row::{Cells, Moment, Row, TABLES};
 
 /// Keys of each table.
 const KEYS: i64 = 8;
@@ -57,7 +57,7 @@ pub(super) struct Database {
     /// What a new snapshot sees.
     pub(super) visible: [BTreeMap<i64, Row>; 2],
     /// Every state that a key ever had.
-    pub(super) past: [BTreeSet<Row>; 2],
+    pub(super) past: [BTreeMap<i64, Vec<Row>>; 2],
     /// How often a table was written anew.
     pub(super) truncations: [u64; 2],
     /// Transactions of the slot, in the order of their commits.
@@ -82,6 +82,11 @@ impl Database {
     /// Transactions whose changes a new snapshot does not see yet.
     pub(super) fn running(&self) -> BTreeSet<u64> {
         self.open.iter().map(|transaction| transaction.xid).collect()
+    }
+
+    /// Whether a key ever had these values.
+    pub(super) fn was(&self, table: usize, id: i64, cells: &Cells) -> bool {
+        self.past[table].get(&id).into_iter().flatten().any(|row| row.cells() == *cells)
     }
 
     /// Whether a transaction holds `table` alone.
@@ -296,7 +301,7 @@ impl Database {
         let transaction = &mut self.open[at];
         match &kind {
             Kind::Upsert(table, _, row, _) => {
-                self.past[*table].insert(row.clone());
+                self.past[*table].entry(row.id).or_default().push(row.clone());
                 transaction.own.insert((*table, row.id), Some(row.clone()));
                 transaction.touched.insert(*table);
             }

@@ -13,6 +13,7 @@ mod bug;
 mod database;
 mod faults;
 mod load;
+mod reread_tests;
 mod row;
 mod run;
 mod sink;

@@ -71,11 +71,10 @@ impl World {
         }
         if happens(&mut self.rng, self.faults.partial) {
             let part = self.part(effect);
-            self.warehouse.apply(part);
+            self.apply(part);
             return Err(Error::Network("connection reset".into()));
         }
-        self.check(&effect);
-        self.warehouse.apply(effect);
+        self.apply(effect);
         if happens(&mut self.rng, self.faults.lost_replies) { Err(unknown()) } else { Ok(()) }
     }
 
@@ -89,10 +88,7 @@ impl World {
                 letters.truncate(self.rng.random_range(0..=letters.len()));
                 Effect::Park(letters)
             }
-            whole => {
-                self.check(&whole);
-                whole
-            }
+            whole => whole,
         }
     }
 
@@ -101,8 +97,20 @@ impl World {
         if !self.warehouse.late.is_empty() {
             let at = self.rng.random_range(0..self.warehouse.late.len());
             let effect = self.warehouse.late.swap_remove(at);
-            self.check(&effect);
-            self.warehouse.apply(effect);
+            self.apply(effect);
+        }
+    }
+
+    /// Makes an effect durable. No key ever shows what it never was.
+    fn apply(&mut self, effect: Effect) {
+        self.check(&effect);
+        let table = if let Effect::Insert(table, _) = &effect { Some(*table) } else { None };
+        self.warehouse.apply(effect);
+        let Some(table) = table.filter(|_| !self.bug.is_some_and(Bug::is_seen_at_the_end_only)) else { return };
+        let shown = self.warehouse.shown(table);
+        let made_up = shown.iter().find(|(id, cells)| !self.database.was(table, **id, cells));
+        if let Some(made_up) = made_up.map(|row| format!("{row:?} of table {table} is shown and never was")) {
+            self.wrong(made_up);
         }
     }
 

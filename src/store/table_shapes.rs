@@ -58,6 +58,32 @@ left join pg_index i on i.indrelid = c.oid and i.indisprimary
 where p.pubname = $1 and n.nspname <> $2
 order by n.nspname, c.relname, a.attnum";
 
+/// What the tables with these OIDs are now; those that are gone are missing. Opens none of them, so that it never waits for
+/// somebody's lock.
+///
+/// # Errors
+/// PostgreSQL's.
+pub async fn relations(client: &Client, publication: &str, oids: &[u32]) -> anyhow::Result<Vec<Relation>> {
+    let sql = "select c.oid, coalesce(member.oid, member_schema.oid, 0::oid), c.relfilenode, \
+               (select left(md5(string_agg(x.attnum || ':' || x.xmin::text, ',' order by x.attnum)), 16) \
+                from pg_attribute x where x.attrelid = c.oid and x.attnum > 0) \
+               from pg_class c join pg_publication publication on publication.pubname = $1 \
+               left join pg_publication_rel member on member.prpubid = publication.oid and member.prrelid = c.oid \
+               left join pg_publication_namespace member_schema \
+               on member_schema.pnpubid = publication.oid and member_schema.pnnspid = c.relnamespace \
+               where c.oid = any($2)";
+    let rows = client.query(sql, &[&publication, &oids]).await.context("looking at the tables again")?;
+    let relation = |row: &Row| {
+        Ok(Relation {
+            oid: row.try_get(0)?,
+            membership: row.try_get(1)?,
+            file_node: row.try_get(2)?,
+            attributes: row.try_get(3)?,
+        })
+    };
+    rows.iter().map(relation).collect()
+}
+
 /// Reads the tables of `publication`.
 ///
 /// `configured` is the section `[tables]`.

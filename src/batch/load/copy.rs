@@ -8,15 +8,19 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::Snapshot;
 use super::worker::Worker;
 use crate::catalog::Table;
 use crate::config::Settings;
-use crate::domain::Version;
+use crate::domain::{TableName, Version};
 use crate::store::postgres;
 
+/// How long the further sessions of a load wait for their locks: the first has them already, so that only who waits for it
+/// can be in the way.
+const LOCK_WAIT_MS: u32 = 1000;
 /// Pages of one range: 64 MiB of table.
 const RANGE_PAGES: i64 = 8192;
 
@@ -72,14 +76,15 @@ pub(super) struct Job {
 pub(super) async fn tables(
     settings: &Settings,
     tables: &[Table],
+    guard: &Client,
     snapshot: &Snapshot,
     version: Version,
     progress: &Progress,
 ) -> anyhow::Result<Vec<Counts>> {
-    let first = connect(settings, &snapshot.name).await?;
     let mut ranges = VecDeque::new();
     for (table, shape) in tables.iter().enumerate() {
-        let row = first
+        // By the session that has the lock: another one would wait behind who waits for it.
+        let row = guard
             .query_one(
                 "select pg_relation_size($1::oid) / current_setting('block_size')::bigint, greatest(reltuples, 0)::bigint from pg_class where oid = $1::oid",
                 &[&shape.oid()],
@@ -104,8 +109,6 @@ pub(super) async fn tables(
         parked: tables.iter().map(|_| AtomicU64::new(0)).collect(),
         progress: progress.0.clone(),
     });
-    first.batch_execute("commit").await.context("leaving the snapshot")?;
-    drop(first);
     let mut workers = JoinSet::new();
     let cancelled = CancellationToken::new();
     // However this ends, the threads end too.
@@ -128,11 +131,35 @@ pub(super) async fn tables(
 /// sees a table that was written anew as empty.
 pub(super) async fn lock(settings: &Settings, tables: &[Table], snapshot: &Snapshot) -> anyhow::Result<Client> {
     let client = connect(settings, &snapshot.name).await?;
+    lock_tables(&client, tables).await?;
+    Ok(client)
+}
+
+/// Somebody waits for a lock that this load holds, and one of its sessions would wait behind them for ever.
+#[derive(Debug, thiserror::Error)]
+#[error("somebody waits to alter or empty {0}")]
+pub(super) struct Blocked(TableName);
+
+/// Locks the tables for another session of the load: at once, or not at all.
+pub(super) async fn lock_beside(client: &Client, tables: &[Table]) -> anyhow::Result<()> {
+    client
+        .batch_execute(&format!("set local lock_timeout = '{LOCK_WAIT_MS} ms'"))
+        .await
+        .context("limiting the wait")?;
+    lock_tables(client, tables).await
+}
+
+async fn lock_tables(client: &Client, tables: &[Table]) -> anyhow::Result<()> {
     for table in tables {
         let sql = format!("lock table {} in access share mode", table.name().quoted_postgres());
-        client.batch_execute(&sql).await.with_context(|| format!("locking {}", table.name()))?;
+        match client.batch_execute(&sql).await {
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                return Err(Blocked(table.name().clone()).into());
+            }
+            locked => locked.with_context(|| format!("locking {}", table.name()))?,
+        }
     }
-    Ok(client)
+    Ok(())
 }
 
 pub(super) async fn connect(settings: &Settings, snapshot: &str) -> anyhow::Result<Client> {

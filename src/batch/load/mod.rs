@@ -134,7 +134,13 @@ impl Round<'_> {
         }
         let guard = guard?;
         tracing::info!(log = self.log.number, l0 = %self.l0, snapshot = %snapshot.lsn, tables = tables.len(), "copying");
-        let copied = copy::tables(self.settings, tables, &snapshot, version, self.progress).await?;
+        let copied = match copy::tables(self.settings, tables, &guard, &snapshot, version, self.progress).await {
+            Err(error) if error.is::<copy::Blocked>() => {
+                tracing::warn!(error = %error, "the load makes way and begins again");
+                return Ok(None);
+            }
+            copied => copied?,
+        };
         snapshot.close().await?;
         let mut loaded = Vec::new();
         for (table, counts) in tables.iter().zip(copied) {
@@ -150,8 +156,9 @@ impl Round<'_> {
     /// One of `tables` that is not what it was when its shape was read. Another file alone is no harm before the copy:
     /// `VACUUM FULL` keeps what a snapshot sees, and what TRUNCATE hides from it is below the floor of its event.
     async fn changed(&self, tables: &[Table]) -> anyhow::Result<Option<TableName>> {
-        let now = table_shapes::published(self.client, &self.settings.sink.pipeline, &self.settings.tables).await?;
-        let same = |table: &&Table| now.tables.iter().any(|other| other.relation().has_shape_of(table.relation()));
+        let oids: Vec<u32> = tables.iter().map(Table::oid).collect();
+        let now = table_shapes::relations(self.client, &self.settings.sink.pipeline, &oids).await?;
+        let same = |table: &&Table| now.iter().any(|other| other.has_shape_of(table.relation()));
         Ok(tables.iter().find(|table| !same(table)).map(|table| table.name().clone()))
     }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::copy::{Job, Range, connect};
+use super::copy::{Job, Range, connect, lock_beside};
 use crate::catalog::{Block, CopyReader, RowMeta, Table, mirror_columns};
 use crate::domain::Failure;
 use crate::store::clickhouse::{Class, ClickHouse, Error, NativeInsert};
@@ -66,6 +66,7 @@ impl Worker {
             // A client of its own: connections live on the thread that made them.
             let clickhouse = ClickHouse::new(&job.settings.clickhouse)?;
             let client = connect(&job.settings, &job.snapshot).await?;
+            lock_beside(&client, &job.tables).await?;
             let mut worker = Self { job, client, clickhouse, block: None, open: None };
             tokio::select! {
                 ended = worker.run() => ended,

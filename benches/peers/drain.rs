@@ -90,7 +90,9 @@ async fn drain(stack: &Stack, clickhouse: &ClickHouse, content: &Content, sample
     checkpoint::store(clickhouse, "platform", &begin).await.expect("stored");
     let (engine_pid, broker_pid) = (stack.pid_of("clickhouse"), stack.pid_of("kafka"));
     let (engine_before, broker_before, begun) = (cpu_seconds(engine_pid), cpu_seconds(broker_pid), Instant::now());
-    let sink = Sink::start(stack, &[("PLATFORM__SINK__TOPIC", topic::NAME)]);
+    // The connector writes another topic: it is not asked.
+    let environment = [("PLATFORM__SINK__TOPIC", topic::NAME), ("PLATFORM__CONNECT__URL", "")];
+    let sink = Sink::start(stack, &environment);
     while sink.next_offset().await < content.messages {
         assert!(begun.elapsed() < LIMIT, "the sink has not drained the topic:\n{}", stack.log("bench-sink"));
         tokio::time::sleep(Duration::from_millis(20)).await;

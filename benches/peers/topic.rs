@@ -105,7 +105,7 @@ impl Generator {
         let h = self.random.next() >> 24;
         let u = EPOCH_US + i * 864_000 + h % 1_000_000;
         let at = |from: &[String], index: u64| from[usize::try_from(index).expect("small") % from.len()].clone();
-        let score = optional(i % 40 == 0, || {
+        let score = optional(i.is_multiple_of(40), || {
             let thousandths = i64::try_from(h / 64 % 2001).expect("small") - 1000;
             let sign = if thousandths < 0 { "-" } else { "" };
             format!("\"{sign}{}.{:03}\"", thousandths.abs() / 1000, thousandths.abs() % 1000)
@@ -113,17 +113,17 @@ impl Generator {
         format!(
             r#"{{"id":{i},"platform":"{}","author":{},"content":{},"sentiment":"{}","score":{score},"lang":{},"tags":{},"metadata":{},"likes":{},"shares":{},"replies":{},"url":"https://social.example/p/{i}?ref={}","external_id":"{h:032x}","is_verified":{},"followers":{},"topic":"{}","posted_at":"{}","created_at":"{}","updated_at":"{}"}}"#,
             pick(&PLATFORMS, h % 8),
-            optional(i % 33 == 0, || format!("\"user_{}\"", h % 1_000_000)),
+            optional(i.is_multiple_of(33), || format!("\"user_{}\"", h % 1_000_000)),
             at(&self.contents, h % 20_000),
             pick(&SENTIMENTS, h / 8 % 3),
-            optional(i % 20 == 0, || format!("\"{}\"", pick(&LANGUAGES, h / 512 % 8))),
-            optional(i % 10 == 0, || format!(r#"["price","tag{}","topic {}"]"#, h % 100, h % 37)),
+            optional(i.is_multiple_of(20), || format!("\"{}\"", pick(&LANGUAGES, h / 512 % 8))),
+            optional(i.is_multiple_of(10), || format!(r#"["price","tag{}","topic {}"]"#, h % 100, h % 37)),
             optional(i % 20 == 1, || at(&self.metadata, h % 1000)),
             h % 5000,
             h % 300,
-            optional(i % 3 == 0, || (h % 70).to_string()),
+            optional(i.is_multiple_of(3), || (h % 70).to_string()),
             i % 100_000,
-            h % 7 == 0,
+            h.is_multiple_of(7),
             h % 1_000_000,
             pick(&TOPICS, h % 5),
             time(u),

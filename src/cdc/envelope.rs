@@ -288,7 +288,7 @@ fn event<'a>(envelope: Envelope<'a>, guessed: Option<&'a TableName>) -> Result<O
         return Err(EnvelopeError::Missing("before"));
     }
     let table = table(&source, guessed)?;
-    if matches!(envelope.after, Some(After::Read(_))) && !guessed.is_some_and(|guessed| *guessed == *table) {
+    if matches!(envelope.after, Some(After::Read(_))) && guessed.is_none_or(|guessed| *guessed != *table) {
         return Ok(None);
     }
     Ok(Some(Event::Row(RowEvent {

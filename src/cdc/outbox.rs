@@ -24,9 +24,11 @@ impl Outbox {
         (Self { batches, sent: 0, written }, (received, count))
     }
 
-    /// Whether a batch would be taken at once.
-    pub(super) fn has_room(&self) -> bool {
-        self.batches.capacity() > 0
+    /// Waits until a batch would be taken at once. Never ends when the writer has ended.
+    pub(super) async fn room(&self) {
+        if self.batches.reserve().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether the writer has nothing to do.

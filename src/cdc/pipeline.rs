@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::adapters::{ClickHouseStore, PostgresOrigin};
-use super::batch::{Batch, record_hash};
+use super::batch::Batch;
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
 use super::outbox::Outbox;
@@ -22,7 +22,7 @@ use crate::config::Settings;
 use crate::domain::Lsn;
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::ClickHouse;
-use crate::store::kafka::{Error as KafkaError, Record, Topic};
+use crate::store::kafka::{Record, Topic};
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
 use crate::store::{connector_config, postgres};
@@ -170,7 +170,7 @@ impl Pipeline {
         if let Some(wrong) = preflight::check(&self.settings, &placeholder, checkpoint.next_offset == 0).await? {
             return Ok(Err(Stop::Halt(Halt::Connector(wrong))));
         }
-        let topic = match self.continue_topic(&checkpoint).await {
+        let topic = match source::open(&self.settings, &checkpoint).await {
             Ok(topic) => topic,
             Err(stop) => return Ok(Err(stop)),
         };
@@ -206,34 +206,6 @@ impl Pipeline {
                 () = self.cancelled.cancelled() => return Ok(None),
             }
         }
-    }
-
-    /// Opens the topic and proves that it is the one that was read before.
-    async fn continue_topic(&self, checkpoint: &Checkpoint) -> Result<Topic, Stop> {
-        let stop = |error: KafkaError| match error {
-            KafkaError::OffsetOutOfRange(offset) => Stop::Halt(Halt::OffsetOutOfRange(offset)),
-            KafkaError::Partitions(..) | KafkaError::Unreadable(_) => Stop::Halt(Halt::Topic(error.to_string())),
-            KafkaError::NoTopic(_) | KafkaError::Unavailable(_) => Stop::Again(error.into()),
-        };
-        let mut topic = Topic::new(&self.settings.kafka, &self.settings.sink.topic).map_err(Stop::Again)?;
-        let (first, end) = topic.bounds().await.map_err(stop)?;
-        if checkpoint.next_offset < first || checkpoint.next_offset > end {
-            return Err(Stop::Halt(Halt::OffsetOutOfRange(checkpoint.next_offset)));
-        }
-        if !checkpoint.record_hash.is_empty() {
-            let last = checkpoint.next_offset - 1;
-            let found = if last < first { None } else { self.record_at(&mut topic, last).await.map_err(stop)? };
-            if found.is_none_or(|record| record_hash(&record) != checkpoint.record_hash) {
-                return Err(Stop::Halt(Halt::TopicRecreated(checkpoint.next_offset)));
-            }
-        }
-        Ok(topic)
-    }
-
-    async fn record_at(&self, topic: &mut Topic, offset: i64) -> Result<Option<Record>, KafkaError> {
-        let (records, _) =
-            topic.fetch(offset, self.settings.sink.fetch_bytes_max, self.settings.sink.fetch_wait_ms_max).await?;
-        Ok(records.into_iter().find(|record| record.offset == offset))
     }
 
     /// Moves records from the topic to the writer until something stops it.
@@ -314,7 +286,8 @@ impl Pipeline {
             let due = oldest.map(|since| since + if behind { age_behind_max } else { age_max });
             let fetched = tokio::select! {
                 fetched = records.recv() => fetched,
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() && outbox.has_room() => {
+                // Room is waited for here, not looked at once: no record may come that would look again.
+                () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await; outbox.room().await }, if due.is_some() => {
                     batch = outbox.send(batch, last.as_ref()).await;
                     oldest = None;
                     continue;

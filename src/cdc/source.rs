@@ -5,10 +5,12 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::sync::mpsc;
 
+use super::batch::record_hash;
 use super::halt::Halt;
 use super::pipeline::Stop;
 use super::status::Status;
-use crate::config;
+use crate::config::{self, Settings};
+use crate::store::checkpoint::Checkpoint;
 use crate::store::kafka::{Error, Record, Topic};
 
 /// Records in their order, and how many more there were in the topic when they were fetched.
@@ -16,6 +18,34 @@ use crate::store::kafka::{Error, Record, Topic};
 pub(super) struct Fetched {
     pub(super) records: Vec<Record>,
     pub(super) behind: i64,
+}
+
+/// Opens the topic and proves that it is the one that was read before.
+pub(super) async fn open(settings: &Settings, checkpoint: &Checkpoint) -> Result<Topic, Stop> {
+    let stop = |error: Error| match error {
+        Error::OffsetOutOfRange(offset) => Stop::Halt(Halt::OffsetOutOfRange(offset)),
+        Error::Partitions(..) | Error::Unreadable(_) => Stop::Halt(Halt::Topic(error.to_string())),
+        Error::NoTopic(_) | Error::Unavailable(_) => Stop::Again(error.into()),
+    };
+    let mut topic = Topic::new(&settings.kafka, &settings.sink.topic).map_err(Stop::Again)?;
+    let (first, end) = topic.bounds().await.map_err(stop)?;
+    if checkpoint.next_offset < first || checkpoint.next_offset > end {
+        return Err(Stop::Halt(Halt::OffsetOutOfRange(checkpoint.next_offset)));
+    }
+    if !checkpoint.record_hash.is_empty() {
+        let last = checkpoint.next_offset - 1;
+        let found =
+            if last < first { None } else { record_at(&settings.sink, &mut topic, last).await.map_err(stop)? };
+        if found.is_none_or(|record| record_hash(&record) != checkpoint.record_hash) {
+            return Err(Stop::Halt(Halt::TopicRecreated(checkpoint.next_offset)));
+        }
+    }
+    Ok(topic)
+}
+
+async fn record_at(sink: &config::Sink, topic: &mut Topic, offset: i64) -> Result<Option<Record>, Error> {
+    let (records, _) = topic.fetch(offset, sink.fetch_bytes_max, sink.fetch_wait_ms_max).await?;
+    Ok(records.into_iter().find(|record| record.offset == offset))
 }
 
 /// Fetches from `offset` on until the receiver is gone or the log cannot be followed.

@@ -70,9 +70,7 @@ pub async fn run(settings: &Settings, names: &[TableName], repair: bool) -> anyh
     let limit = Duration::from_secs(settings.verify.statement_timeout_s.max(1));
     let client = postgres::connect(&settings.postgres, "platform verify").await?;
     client.batch_execute(&format!("set statement_timeout = {}", limit.as_millis())).await?;
-    if !advisory_lock::try_lock(&client, advisory_lock::key_of("platform verify")).await? {
-        return Err(Failure::Busy("another `platform verify` is running on this database".into()).into());
-    }
+    alone(&client, Duration::from_secs(settings.verify.wait_timeout_s)).await?;
     let clickhouse = ClickHouse::new(&settings.clickhouse)?.with_timeout(limit);
     let fence = Fence { settings, client: &client, clickhouse: &clickhouse };
     let mut not_compared = Vec::new();
@@ -136,6 +134,19 @@ pub fn outcome(report: &Report) -> Result<(), Failure> {
     });
     let reasons: Vec<String> = waiting.chain(restless).collect();
     if reasons.is_empty() { Ok(()) } else { Err(Failure::Busy(reasons.join("\n"))) }
+}
+
+/// Waits for another comparison to end: they share the tables with the keys that they ask for.
+async fn alone(client: &Client, limit: Duration) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let key = advisory_lock::key_of("platform verify");
+    while !advisory_lock::try_lock(client, key).await? {
+        if begun.elapsed() >= limit {
+            return Err(Failure::Busy("another `platform verify` is running on this database".into()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(())
 }
 
 fn bar() -> ProgressBar {

@@ -6,6 +6,7 @@ mod loads;
 mod schema_changes;
 mod value_samples;
 mod values;
+mod verify;
 mod workload;
 
 use std::time::Duration;

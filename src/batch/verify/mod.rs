@@ -88,6 +88,12 @@ pub async fn run(settings: &Settings, names: &[TableName], repair: bool) -> anyh
     for table in tables {
         tracing::info!(table = %table.name(), "comparing");
         let outcome = table_whole(&fence, &table, repair, &progress).await;
+        if let Err(error) = (MirrorRows { clickhouse: &clickhouse, table: &table }).clean_up().await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "keys that were asked for stay in ClickHouse until the next run"
+            );
+        }
         // A table that changed meanwhile was not compared, whatever came out.
         let reason = match ready(&fence, table.name()).await? {
             Ok(now) if now.relation().has_shape_of(table.relation()) => None,
@@ -234,7 +240,6 @@ async fn table_whole(
     }
     compared.note(table, &differences)?;
     (compared.parked, compared.restless) = (parked, restless);
-    mirror.clean_up().await?;
     if !found.complete && compared.differing() == 0 {
         let text =
             format!("{} changes faster than it can be compared; run it again when less is written", table.name());
@@ -254,8 +259,7 @@ async fn without_parked(
     }
     let parked = Parked::read(fence.clickhouse, table).await?;
     let all = differences.len();
-    // A letter of a row that was read again has no key; only rows that cannot be stored have one.
-    differences.retain(|one| !(parked.keys.contains(&one.key) || (!one.storable && parked.unnamed > 0)));
+    differences.retain(|difference| !parked.explains(difference));
     let taken = u64::try_from(all - differences.len())?;
     Ok((differences, taken))
 }

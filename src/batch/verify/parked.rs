@@ -1,14 +1,16 @@
 //! The keys of rows that are parked in `platform.dead_letters`: what they differ in is known already.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::settle::Difference;
 use super::source::META;
 use crate::batch::aggregates::failed;
 use crate::catalog::{Block, CopyReader, Placeholder, Table};
+use crate::store::checkpoint::text;
 use crate::store::clickhouse::ClickHouse;
 
 /// Letters that are held at once; one has a whole message.
@@ -17,14 +19,17 @@ const PAGE: usize = 1000;
 /// The parked rows of one table.
 #[derive(Debug, Default)]
 pub(super) struct Parked {
-    pub(super) keys: HashSet<Vec<u8>>,
+    /// The highest version of a letter, by the key.
+    keys: HashMap<Vec<u8>, u128>,
     /// Letters that do not say their key.
-    pub(super) unnamed: u64,
+    unnamed: u64,
 }
 
 #[derive(Deserialize)]
 struct Letter {
     id: String,
+    #[serde(with = "text")]
+    version: u128,
     message: String,
 }
 
@@ -40,7 +45,7 @@ impl Parked {
     /// Reads them.
     pub(super) async fn read(clickhouse: &ClickHouse, table: &Table) -> anyhow::Result<Self> {
         let sql = format!(
-            "select id, message from platform.dead_letters final \
+            "select id, version, message from platform.dead_letters final \
              where table = {{table:String}} and state = 'parked' and id > {{last:String}} order by id limit {PAGE}"
         );
         let (mut parked, mut last) = (Self::default(), String::new());
@@ -52,7 +57,10 @@ impl Parked {
                 .map_err(|error| failed("reading the parked rows", error))?;
             for letter in &letters {
                 match key_of(table, letter) {
-                    Some(key) => drop(parked.keys.insert(key)),
+                    Some(key) => {
+                        let version = parked.keys.entry(key).or_default();
+                        *version = letter.version.max(*version);
+                    }
                     None => parked.unnamed += 1,
                 }
             }
@@ -61,6 +69,13 @@ impl Parked {
                 _ => return Ok(parked),
             }
         }
+    }
+
+    /// Whether the mirror lacks what a letter says. Once it has something newer the letter explains nothing.
+    pub(super) fn explains(&self, difference: &Difference) -> bool {
+        let newer = self.keys.get(&difference.key).is_some_and(|version| difference.version < Some(*version));
+        // A letter of a row that was read again has no key; only rows that cannot be stored have one.
+        newer || (!difference.storable && self.unnamed > 0)
     }
 }
 

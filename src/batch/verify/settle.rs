@@ -34,6 +34,8 @@ pub(super) struct Difference {
     /// In the form of `Block::write_key`.
     pub(super) key: Vec<u8>,
     pub(super) kind: Kind,
+    /// The highest version that the mirror has of it.
+    pub(super) version: Option<u128>,
     /// Whether ClickHouse can hold PostgreSQL's row at all.
     pub(super) storable: bool,
 }
@@ -84,7 +86,7 @@ pub(super) async fn settle(
                     Verdict::Differs(kind) => {
                         before.remove(&key);
                         let storable = then.is_none_or(|(_, origin)| origin != Some(None));
-                        settled.differences.push(Difference { key, kind, storable });
+                        settled.differences.push(Difference { key, kind, version: now.0.version, storable });
                     }
                 }
             }

@@ -308,6 +308,25 @@ mod tests {
         }
     }
 
+    /// As `select hex(formatRow('RowBinary', …))` prints it: NULL, 'ab', ['x', NULL].
+    #[test]
+    fn rows_are_written_as_clickhouse_writes_them() {
+        let mut text = Column::scalar(Layout::Variable, true);
+        text.push_default();
+        text.push(b"ab");
+        let array = arrays(&[vec![], vec![Some("x".into()), None]]);
+        let mut row = Vec::new();
+        assert_eq!(text.write_row_binary(0, &mut row), Some(()));
+        assert_eq!(text.write_row_binary(1, &mut row), Some(()));
+        assert_eq!(array.write_row_binary(1, &mut row), Some(()));
+        assert_eq!(row, [1, 0, 2, b'a', b'b', 2, 0, 1, b'x', 1]);
+        assert_eq!(text.write_row_binary(2, &mut Vec::new()), None);
+        // And back, cell by cell.
+        let (mut again, mut rest) = (Column::scalar(Layout::Variable, true), row.get(..5).expect("two texts"));
+        assert_eq!((again.push_row_binary(&mut rest), again.push_row_binary(&mut rest)), (Some(()), Some(())));
+        assert_eq!((native(&again), rest, again.push_row_binary(&mut rest)), (native(&text), &[][..], None));
+    }
+
     #[test]
     fn scalars_are_found_again() {
         let mut column = Column::scalar(Layout::Variable, true);

@@ -4,6 +4,7 @@ use crate::batch::verify;
 use crate::config::Settings;
 use crate::domain::TableName;
 use crate::shutdown::Shutdown;
+use crate::store::postgres;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,8 @@ pub struct Args {
 pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let names: Vec<TableName> =
         args.tables.iter().chain(&args.named).map(|name| TableName::from_argument(name)).collect();
-    let report = shutdown.guard(verify::run(&settings, &names, args.repair)).await?;
+    let report = shutdown.guard(verify::run(&settings, &names, args.repair)).await;
+    let report = report.map_err(postgres::or_unavailable)?;
     super::print_result(&report)?;
     Ok(verify::outcome(&report)?)
 }

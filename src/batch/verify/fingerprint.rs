@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
-/// Buckets: 2 to the power of this. 24 MiB of memory; a bucket of a table of 10 million rows has ten.
+/// Buckets: 2 to the power of this. 24 MiB of memory a side; a bucket of a table of 10 million rows has ten.
 const BUCKET_BITS: u32 = 20;
 /// Knuth's multiplier: CRC-32 is linear, and keys that count up would fill only some buckets.
 const SPREAD: u32 = 2_654_435_769;

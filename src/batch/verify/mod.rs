@@ -13,7 +13,7 @@
 //! a range of the keys themselves would not be the same rows on both sides, nor cheap on both. Sums do not depend on order, so
 //! both sides are read as they lie: PostgreSQL by parallel COPY in one snapshot, the mirror by one query.
 //!
-//! **Memory** is 24 MiB of sums, and at most `verify.candidate_rows_max` rows' fingerprints. When more than that many rows lie
+//! **Memory** is about 150 MiB for the sums of both sides, whatever the table's size, and at most `verify.candidate_rows_max` rows' fingerprints. When more than that many rows lie
 //! in buckets that differ, a part of them is settled, and the report says that it is one.
 
 mod candidates;

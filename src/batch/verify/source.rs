@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::fingerprint::Fingerprint;
 use crate::catalog::{Block, CopyReader, RowMeta, Table};
 use crate::config::Settings;
-use crate::domain::Version;
+use crate::domain::{Failure, Version};
 use crate::store::{postgres, rows_by_key};
 
 /// Pages of one range: 64 MiB of table.
@@ -148,7 +148,7 @@ impl Scan {
         let mut stream = pin!(stream);
         let mut reader = CopyReader::default();
         let mut rows = Rows::new(table);
-        while let Some(chunk) = tokio::time::timeout(limit, stream.next()).await.context("PostgreSQL sends nothing")? {
+        while let Some(chunk) = tokio::time::timeout(limit, stream.next()).await.map_err(|_| silent())? {
             reader.feed(chunk.with_context(|| format!("reading {name}"))?);
             while let Some(tuple) = reader.next_tuple()? {
                 rows.push(table, || CopyReader::cells(&tuple), &*self.visit);
@@ -160,6 +160,10 @@ impl Scan {
         self.progress.inc(rows.show(table, &*self.visit));
         Ok(())
     }
+}
+
+fn silent() -> Failure {
+    Failure::Unavailable("PostgreSQL has sent nothing for verify.statement_timeout_s".into())
 }
 
 /// Rows on their way to `visit`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_postgres::Client;
 
-use super::ports::{Origin, Reread, Store};
+use super::ports::{Clock, Origin, Reread, Store};
 use crate::catalog::{Block, RowMeta, Table, mirror_columns};
 use crate::config;
 use crate::domain::{TableName, Version};
@@ -49,6 +49,17 @@ impl Store for ClickHouseStore {
 
     async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
         checkpoint::store(&self.clickhouse, &self.pipeline, checkpoint).await
+    }
+}
+
+/// The runtime's clock.
+#[derive(Debug)]
+pub(super) struct RuntimeClock;
+
+#[async_trait]
+impl Clock for RuntimeClock {
+    async fn sleep(&self, wait: Duration) {
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -35,7 +35,7 @@ pub(super) fn table(name: &str, columns: &[(&str, &str)]) -> Arc<Table> {
     Arc::new(Table::from_row(table_row(name, columns), &Rules::default()).expect("mirrored"))
 }
 
-fn table_row(name: &str, columns: &[(&str, &str)]) -> TableRow {
+pub(super) fn table_row(name: &str, columns: &[(&str, &str)]) -> TableRow {
     let column = |(at, (name, kind)): (usize, &(&str, &str))| {
         let base = |name: &str| TypeRow { name: name.to_owned(), kind: 'b', modifier: -1, element: None };
         let type_row = match kind.strip_suffix("[]") {

@@ -20,6 +20,8 @@ mod pipeline;
 mod ports;
 mod preflight;
 mod shapes;
+#[cfg(test)]
+mod simulation;
 mod source;
 mod status;
 #[cfg(test)]

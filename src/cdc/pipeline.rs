@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::adapters::{ClickHouseStore, PostgresOrigin};
+use super::adapters::{ClickHouseStore, PostgresOrigin, RuntimeClock};
 use super::batch::Batch;
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
@@ -260,6 +260,7 @@ impl Pipeline {
         Writer {
             store: Arc::new(store),
             origin: Arc::new(origin),
+            clock: Arc::new(RuntimeClock),
             settings: self.settings.sink.clone(),
             status: self.status.clone(),
             cancelled: cancelled.clone(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -45,4 +46,11 @@ impl Reread {
 pub(super) trait Origin: Send + Sync {
     /// The rows with these keys (texts, column by column), as they are now, once they are flushed.
     async fn reread(&self, table: &Arc<Table>, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread>;
+}
+
+/// The time that passes between two attempts.
+#[async_trait]
+pub(super) trait Clock: Send + Sync {
+    /// Ends when `wait` has passed.
+    async fn sleep(&self, wait: Duration);
 }

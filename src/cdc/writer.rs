@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, Deferred, Newest, TableBatch};
 use super::halt::Halt;
 use super::pipeline::Stop;
-use super::ports::{Origin, Reread, Store};
+use super::ports::{Clock, Origin, Reread, Store};
 use super::status::Status;
 use crate::catalog::Block;
 use crate::config;
@@ -24,6 +24,7 @@ use crate::store::mirror::DeadLetter;
 pub(super) struct Writer {
     pub(super) store: Arc<dyn Store>,
     pub(super) origin: Arc<dyn Origin>,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) settings: config::Sink,
     pub(super) status: Status,
     pub(super) cancelled: CancellationToken,
@@ -151,7 +152,7 @@ impl Writer {
 
     async fn sleep(&self, wait: &mut Duration) -> Result<(), Stop> {
         tokio::select! {
-            () = tokio::time::sleep(*wait) => {}
+            () = self.clock.sleep(*wait) => {}
             () = self.cancelled.cancelled() => return Err(Stop::Cancelled),
         }
         *wait = (*wait * 2).min(Duration::from_millis(self.settings.retry_wait_ms_max));

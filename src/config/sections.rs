@@ -163,6 +163,7 @@ pub struct Load {
     pub connections: usize,
     pub block_rows_max: usize,
     pub block_bytes_max: usize,
+    pub insert_bytes_max: usize,
     pub wait_lock_timeout_s: u64,
     pub wait_transactions_timeout_s: u64,
     pub wait_watermark_timeout_s: u64,

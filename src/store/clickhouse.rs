@@ -241,6 +241,14 @@ impl ClickHouse {
         blocks: Bytes,
         settings: &[(&str, &str)],
     ) -> Result<(), Error> {
+        let mut insert = self.begin_insert(table, columns, settings);
+        insert.send(blocks).await?;
+        insert.end().await
+    }
+
+    /// Begins an INSERT that takes block after block in the `Native` format and stores them as few parts. Nothing is sent
+    /// before the first block.
+    pub fn begin_insert(&self, table: &str, columns: &[&str], settings: &[(&str, &str)]) -> NativeInsert {
         let columns: Vec<String> = columns.iter().map(|column| crate::domain::quote_clickhouse(column)).collect();
         let sql = format!("INSERT INTO {table} ({}) FORMAT Native", columns.join(", "));
         let mut insert = self
@@ -252,12 +260,7 @@ impl ClickHouse {
         for (name, value) in settings {
             insert = insert.with_setting(*name, *value);
         }
-        let timeout = self.timeout;
-        let send = async {
-            insert.send(blocks).await?;
-            insert.end().await
-        };
-        self.limited_by(timeout * 2, send).await
+        NativeInsert { insert, timeout: self.timeout }
     }
 
     fn query(&self, sql: &str, parameters: &[Parameter<'_>]) -> clickhouse::query::Query {
@@ -270,19 +273,48 @@ impl ClickHouse {
     }
 
     async fn limited<T>(&self, work: impl Future<Output = Result<T, clickhouse::error::Error>>) -> Result<T, Error> {
-        self.limited_by(self.timeout + Duration::from_millis(500), work).await
+        limit(self.timeout + Duration::from_millis(500), work).await
+    }
+}
+
+/// An INSERT under way. Dropped before its end it stores nothing, or a part of its blocks: rows that may be repeated.
+pub struct NativeInsert {
+    insert: clickhouse::insert_formatted::InsertFormatted,
+    timeout: Duration,
+}
+
+impl NativeInsert {
+    /// Sends whole blocks; waits while ClickHouse is behind.
+    ///
+    /// # Errors
+    /// See `Error`; the INSERT is lost.
+    pub async fn send(&mut self, blocks: Bytes) -> Result<(), Error> {
+        limit(self.timeout, self.insert.send(blocks)).await
     }
 
-    async fn limited_by<T>(
-        &self,
-        limit: Duration,
-        work: impl Future<Output = Result<T, clickhouse::error::Error>>,
-    ) -> Result<T, Error> {
-        tokio::time::timeout(limit, work)
-            .await
-            .map_err(|_| Error::TimedOut(limit))?
-            .map_err(|error| Error::from_driver(error, limit))
+    /// Waits until everything is stored.
+    ///
+    /// # Errors
+    /// See `Error`. After `TimedOut` and `Network` the outcome is unknown: repeat the same blocks.
+    pub async fn end(self) -> Result<(), Error> {
+        limit(self.timeout, self.insert.end()).await
     }
+}
+
+impl std::fmt::Debug for NativeInsert {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NativeInsert").finish_non_exhaustive()
+    }
+}
+
+async fn limit<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, clickhouse::error::Error>>,
+) -> Result<T, Error> {
+    tokio::time::timeout(limit, work)
+        .await
+        .map_err(|_| Error::TimedOut(limit))?
+        .map_err(|error| Error::from_driver(error, limit))
 }
 
 #[cfg(test)]

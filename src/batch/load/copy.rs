@@ -1,33 +1,24 @@
-//! Parallel COPY of ctid ranges in one snapshot; binary tuples become Native blocks.
+//! Tables in ranges of ctid, copied in one snapshot by several workers.
 
 use std::collections::VecDeque;
-use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::runtime::Handle;
-use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::snapshot::Snapshot;
-use crate::catalog::{Block, CopyReader, RowMeta, Table, mirror_columns};
+use super::worker::Worker;
+use crate::catalog::Table;
 use crate::config::Settings;
-use crate::domain::{Failure, Version};
-use crate::store::clickhouse::{Class, ClickHouse};
-use crate::store::mirror::{self, DeadLetter};
+use crate::domain::Version;
 use crate::store::postgres;
 
 /// Pages of one range: 64 MiB of table.
 const RANGE_PAGES: i64 = 8192;
-/// How long a block is offered again while ClickHouse is not ready.
-const INSERT_RETRY: Duration = Duration::from_secs(60);
 
 /// Shows how far a load is.
 #[derive(Debug, Clone)]
@@ -55,29 +46,31 @@ pub(super) struct Counts {
     pub(super) parked: u64,
 }
 
-struct Range {
-    table: usize,
-    first_page: i64,
-    end_page: Option<i64>,
+/// Pages of a table.
+#[derive(Debug, Clone)]
+pub(super) struct Range {
+    pub(super) table: usize,
+    pub(super) first_page: i64,
+    /// `None`: to the table's end.
+    pub(super) end_page: Option<i64>,
 }
 
-struct Job {
-    settings: Settings,
-    clickhouse: ClickHouse,
-    tables: Vec<Table>,
-    snapshot: String,
-    version: Version,
-    synced_at: i64,
+/// What the workers share.
+pub(super) struct Job {
+    pub(super) settings: Settings,
+    pub(super) tables: Vec<Table>,
+    pub(super) snapshot: String,
+    pub(super) version: Version,
+    pub(super) synced_at: i64,
     ranges: Mutex<VecDeque<Range>>,
-    rows: Vec<AtomicU64>,
-    parked: Vec<AtomicU64>,
-    progress: ProgressBar,
+    pub(super) rows: Vec<AtomicU64>,
+    pub(super) parked: Vec<AtomicU64>,
+    pub(super) progress: ProgressBar,
 }
 
 /// Copies the tables; returns the counts in their order.
 pub(super) async fn tables(
     settings: &Settings,
-    clickhouse: &ClickHouse,
     tables: &[Table],
     snapshot: &Snapshot,
     version: Version,
@@ -102,7 +95,6 @@ pub(super) async fn tables(
     }
     let job = Arc::new(Job {
         settings: settings.clone(),
-        clickhouse: clickhouse.clone(),
         tables: tables.to_vec(),
         snapshot: snapshot.name.clone(),
         version,
@@ -119,8 +111,8 @@ pub(super) async fn tables(
     // However this ends, the threads end too.
     let _cancel = cancelled.clone().drop_guard();
     for _ in 0..settings.load.connections.max(1) {
-        let (job, inserts, cancelled) = (Arc::clone(&job), Handle::current(), cancelled.clone());
-        workers.spawn_blocking(move || job.work_alone(&inserts, &cancelled));
+        let (job, cancelled) = (Arc::clone(&job), cancelled.clone());
+        workers.spawn_blocking(move || Worker::run_alone(job, &cancelled));
     }
     while let Some(ended) = workers.join_next().await {
         ended.context("a copying task ended unexpectedly")??;
@@ -143,7 +135,7 @@ pub(super) async fn lock(settings: &Settings, tables: &[Table], snapshot: &Snaps
     Ok(client)
 }
 
-async fn connect(settings: &Settings, snapshot: &str) -> anyhow::Result<Client> {
+pub(super) async fn connect(settings: &Settings, snapshot: &str) -> anyhow::Result<Client> {
     let client = postgres::connect(&settings.postgres, "platform load copy").await?;
     let begin = format!(
         "set statement_timeout = 0; set lock_timeout = '{} s'; begin isolation level repeatable read read only; set transaction snapshot '{}'",
@@ -155,153 +147,13 @@ async fn connect(settings: &Settings, snapshot: &str) -> anyhow::Result<Client> 
 }
 
 impl Job {
-    /// Connection and decoder on one thread: waking another one for every 8 KiB costs as much as decoding them. Inserts run
-    /// on the common threads.
-    fn work_alone(self: Arc<Self>, inserts: &Handle, cancelled: &CancellationToken) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(async {
-            tokio::select! {
-                ended = self.work(inserts) => ended,
-                () = cancelled.cancelled() => Err(anyhow::anyhow!("the load has ended")),
-            }
-        })
+    /// The next range that nobody copies yet.
+    pub(super) fn next_range(&self) -> Option<Range> {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    async fn work(self: Arc<Self>, inserts: &Handle) -> anyhow::Result<()> {
-        let client = connect(&self.settings, &self.snapshot).await?;
-        // One block is inserted while the next one is decoded.
-        let mut inserting: Option<tokio::task::JoinHandle<anyhow::Result<()>>> = None;
-        loop {
-            let Some(range) = self.ranges.lock().await.pop_front() else { break };
-            self.copy_range(&client, &range, inserts, &mut inserting).await?;
-        }
-        settle(inserting.take()).await?;
-        client.batch_execute("commit").await.context("leaving the snapshot")
-    }
-
-    async fn copy_range(
-        self: &Arc<Self>,
-        client: &Client,
-        range: &Range,
-        inserts: &Handle,
-        inserting: &mut Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
-    ) -> anyhow::Result<()> {
-        let table = self.tables.get(range.table).context("a range of no table")?;
-        let end = range.end_page.map_or_else(String::new, |end| format!(" and t.ctid < '({end},0)'"));
-        let sql = format!(
-            "copy (select {} from {} t where t.ctid >= '({},0)'{end}) to stdout (format binary)",
-            table.select_list("t"),
-            table.name().quoted_postgres(),
-            range.first_page,
-        );
-        let stream = client.copy_out(&sql).await.with_context(|| format!("copying {}", table.name()))?;
-        let mut stream = pin!(stream);
-        let mut reader = CopyReader::default();
-        let mut block = Block::new(table);
-        let meta =
-            RowMeta { version: self.version, deleted: false, committed_at: self.synced_at, synced_at: self.synced_at };
-        let mut letters = Vec::new();
-        while let Some(chunk) = stream.next().await {
-            reader.feed(chunk.with_context(|| format!("copying {}", table.name()))?);
-            while let Some(tuple) = reader.next_tuple()? {
-                if let Err(error) = block.push_tuple(table, &tuple, meta) {
-                    letters.push(self.letter(range, letters.len(), &error.to_string(), &tuple));
-                }
-            }
-            let full = block.rows() >= self.settings.load.block_rows_max
-                || block.bytes() >= self.settings.load.block_bytes_max;
-            if full {
-                let full_block = std::mem::replace(&mut block, Block::new(table));
-                self.hand_over(range.table, full_block, inserts, inserting).await?;
-            }
-        }
-        if !letters.is_empty() {
-            // On the common threads too: the client's connections live there.
-            inserts.spawn(Arc::clone(self).park(range.table, letters)).await.context("parking rows")??;
-        }
-        if block.rows() > 0 {
-            self.hand_over(range.table, block, inserts, inserting).await?;
-        }
-        Ok(())
-    }
-
-    async fn hand_over(
-        self: &Arc<Self>,
-        table: usize,
-        block: Block,
-        inserts: &Handle,
-        inserting: &mut Option<tokio::task::JoinHandle<anyhow::Result<()>>>,
-    ) -> anyhow::Result<()> {
-        settle(inserting.take()).await?;
-        *inserting = Some(inserts.spawn(Arc::clone(self).insert(table, block)));
-        Ok(())
-    }
-
-    async fn insert(self: Arc<Self>, at: usize, block: Block) -> anyhow::Result<()> {
-        let (table, counter) = self.tables.get(at).zip(self.rows.get(at)).context("a block of no table")?;
-        let rows = u64::try_from(block.rows())?;
-        let buffers = self.clickhouse.buffers();
-        let mut native = buffers.take();
-        native.clear();
-        block.write_native(table, &mut native);
-        let length = native.len();
-        let native = buffers.freeze(native, length);
-        drop(block);
-        let target = table.name().quoted_clickhouse("mirror");
-        let columns = mirror_columns(table);
-        let deadline = tokio::time::Instant::now() + INSERT_RETRY;
-        loop {
-            // Rows of a load may be repeated: the same version of the same key is the same row.
-            match self.clickhouse.insert_native(&target, &columns, native.clone(), &[("insert_deduplicate", "0")]).await
-            {
-                Ok(()) => break,
-                Err(error) if error.class() == Class::Retry && tokio::time::Instant::now() < deadline => {
-                    tracing::warn!(table = %table.name(), error = %error, "insert repeated");
-                    tokio::time::sleep(Duration::from_millis(500)).await;
-                }
-                Err(error) if error.class() == Class::Retry => {
-                    return Err(Failure::Unavailable(error.to_string()).into());
-                }
-                Err(error) => {
-                    return Err(
-                        anyhow::Error::from(error).context(format!("inserting into the mirror of {}", table.name()))
-                    );
-                }
-            }
-        }
-        counter.fetch_add(rows, Ordering::SeqCst);
-        self.progress.inc(rows);
-        Ok(())
-    }
-
-    fn letter(&self, range: &Range, number: usize, detail: &str, tuple: &[u8]) -> DeadLetter {
-        let table = self.tables.get(range.table).map_or_else(String::new, |table| table.name().mirror_name());
-        DeadLetter {
-            id: format!("load/{table}/{}/{}/{number}", self.version.get(), range.first_page),
-            table,
-            version: self.version,
-            reason: "not-representable",
-            detail: detail.to_owned(),
-            message: base64::engine::general_purpose::STANDARD.encode(tuple),
-        }
-    }
-
-    async fn park(self: Arc<Self>, table: usize, letters: Vec<DeadLetter>) -> anyhow::Result<()> {
-        mirror::store_dead_letters(&self.clickhouse, &self.settings.sink.pipeline, &letters)
-            .await
-            .context("parking rows")?;
-        if let Some(counter) = self.parked.get(table) {
-            counter.fetch_add(u64::try_from(letters.len())?, Ordering::SeqCst);
-        }
-        let reason = letters.first().map_or("", |letter| letter.detail.as_str());
-        tracing::warn!(rows = letters.len(), reason, "rows parked in platform.dead_letters");
-        Ok(())
-    }
-}
-
-async fn settle(task: Option<tokio::task::JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
-    match task {
-        Some(task) => task.await.context("an inserting task ended unexpectedly")?,
-        None => Ok(()),
+    /// Ranges to be copied again.
+    pub(super) fn give_back(&self, ranges: impl IntoIterator<Item = Range>) {
+        self.ranges.lock().unwrap_or_else(PoisonError::into_inner).extend(ranges);
     }
 }

@@ -11,6 +11,7 @@
 mod copy;
 pub(super) mod snapshot;
 mod watch;
+mod worker;
 
 use std::time::Duration;
 
@@ -133,7 +134,7 @@ impl Round<'_> {
         }
         let guard = guard?;
         tracing::info!(log = self.log.number, l0 = %self.l0, snapshot = %snapshot.lsn, tables = tables.len(), "copying");
-        let copied = copy::tables(self.settings, self.clickhouse, tables, &snapshot, version, self.progress).await?;
+        let copied = copy::tables(self.settings, tables, &snapshot, version, self.progress).await?;
         snapshot.close().await?;
         let mut loaded = Vec::new();
         for (table, counts) in tables.iter().zip(copied) {

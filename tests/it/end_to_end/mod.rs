@@ -3,6 +3,7 @@
 mod equality;
 mod large_transactions;
 mod loads;
+mod preflight;
 mod schema_changes;
 mod value_samples;
 mod values;

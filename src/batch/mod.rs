@@ -1,7 +1,9 @@
-//! Jobs that move many rows: whole tables into ClickHouse, files and synthetic posts into PostgreSQL, days of statistics.
+//! Jobs that move many rows: whole tables into ClickHouse, files and synthetic posts into PostgreSQL, days of statistics,
+//! and the proof that both databases hold the same rows.
 
 pub mod aggregates;
 pub mod generate;
 pub mod import;
 pub mod load;
 pub mod post;
+pub mod verify;

@@ -56,7 +56,7 @@ pub struct Appended {
 /// A block under construction.
 #[derive(Debug, Clone)]
 pub struct Block {
-    columns: Vec<Column>,
+    pub(super) columns: Vec<Column>,
     versions: Column,
     deleted: Column,
     committed_at: Column,
@@ -368,13 +368,13 @@ impl Block {
         }
     }
 
-    fn rewind(&mut self) {
+    pub(super) fn rewind(&mut self) {
         self.unfinished = false;
         let rows = self.rows;
         self.columns.iter_mut().for_each(|column| column.truncate(rows));
     }
 
-    fn push_meta(&mut self, meta: RowMeta) {
+    pub(super) fn push_meta(&mut self, meta: RowMeta) {
         self.versions.push(&meta.version.get().to_le_bytes());
         self.deleted.push(&[u8::from(meta.deleted)]);
         self.committed_at.push(&meta.committed_at.to_le_bytes());

@@ -180,6 +180,49 @@ impl Column {
         }
     }
 
+    /// Appends row `row` to `out` as ClickHouse's `RowBinary` has it: a byte that says NULL, and the value unless it is.
+    pub(super) fn write_row_binary(&self, row: usize, out: &mut Vec<u8>) -> Option<()> {
+        if let Some(nulls) = &self.nulls {
+            let null = *nulls.get(row)?;
+            out.push(null);
+            if null != 0 {
+                return Some(());
+            }
+        }
+        let begin = row.checked_sub(1);
+        match &self.values {
+            Values::Fixed { size, data } => out.extend_from_slice(data.get(row * size..(row + 1) * size)?),
+            Values::Variable { data, ends } => {
+                let begin = begin.map_or(Some(0), |before| ends.get(before).copied())?;
+                out.extend_from_slice(data.get(begin..*ends.get(row)?)?);
+            }
+            Values::Array { ends, elements } => {
+                let begin = usize::try_from(begin.map_or(Some(0), |before| ends.get(before).copied())?).ok()?;
+                let end = usize::try_from(*ends.get(row)?).ok()?;
+                write_length(out, end - begin);
+                for element in begin..end {
+                    elements.write_row_binary(element, out)?;
+                }
+            }
+        }
+        Some(())
+    }
+
+    /// Takes a scalar in the form of `write_row_binary` off the front and appends it.
+    pub(super) fn push_row_binary(&mut self, bytes: &mut &[u8]) -> Option<()> {
+        if self.nulls.is_some() && *bytes.split_off_first()? != 0 {
+            self.push_default();
+            return Some(());
+        }
+        let value = match &self.values {
+            Values::Fixed { size, .. } => bytes.split_off(..*size)?,
+            Values::Variable { .. } => take_string(bytes)?,
+            Values::Array { .. } => return None,
+        };
+        self.push(value);
+        Some(())
+    }
+
     fn finish(&mut self, null: u8) {
         if let Some(nulls) = &mut self.nulls {
             nulls.push(null);
@@ -218,7 +261,7 @@ fn take_length(bytes: &mut &[u8]) -> Option<usize> {
 }
 
 /// Takes a length and that many bytes off the front.
-fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+pub(super) fn take_string<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let length = take_length(bytes)?;
     bytes.split_off(..length)
 }
@@ -263,6 +306,25 @@ mod tests {
             copied.truncate(keep);
             prop_assert_eq!(native(&copied), native(&arrays(rows.get(..keep).expect("a part"))));
         }
+    }
+
+    /// As `select hex(formatRow('RowBinary', …))` prints it: NULL, 'ab', ['x', NULL].
+    #[test]
+    fn rows_are_written_as_clickhouse_writes_them() {
+        let mut text = Column::scalar(Layout::Variable, true);
+        text.push_default();
+        text.push(b"ab");
+        let array = arrays(&[vec![], vec![Some("x".into()), None]]);
+        let mut row = Vec::new();
+        assert_eq!(text.write_row_binary(0, &mut row), Some(()));
+        assert_eq!(text.write_row_binary(1, &mut row), Some(()));
+        assert_eq!(array.write_row_binary(1, &mut row), Some(()));
+        assert_eq!(row, [1, 0, 2, b'a', b'b', 2, 0, 1, b'x', 1]);
+        assert_eq!(text.write_row_binary(2, &mut Vec::new()), None);
+        // And back, cell by cell.
+        let (mut again, mut rest) = (Column::scalar(Layout::Variable, true), row.get(..5).expect("two texts"));
+        assert_eq!((again.push_row_binary(&mut rest), again.push_row_binary(&mut rest)), (Some(()), Some(())));
+        assert_eq!((native(&again), rest, again.push_row_binary(&mut rest)), (native(&text), &[][..], None));
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod paths_tests;
 mod pg_type;
 mod postgres_text;
 mod relation;
+mod row_binary;
 mod table;
 mod trust;
 
@@ -47,5 +48,6 @@ pub use json_row::{Placeholder, ReadRow, RowReader};
 pub use mapping::{Inexact, MappingError, Rules};
 pub use pg_type::{NullIs, PgType, TypeRow};
 pub use relation::Relation;
+pub use row_binary::{key_expression, row_expression, take_bytes};
 pub use table::{ColumnRow, Identity, Refusal, Table, TableColumn, TableRow};
 pub use trust::Trust;

@@ -3,19 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use async_trait::async_trait;
-use postgres_types::{FromSql, Type};
 use tokio_postgres::Client;
 
 use super::ports::{Clock, Origin, Reread, Store};
 use crate::catalog::{Block, RowMeta, Table, mirror_columns};
 use crate::config;
-use crate::domain::{TableName, Version, quote_postgres};
+use crate::domain::{TableName, Version};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::{ClickHouse, Error};
 use crate::store::mirror::{self, DeadLetter};
-use crate::store::{postgres, replication};
+use crate::store::{postgres, replication, rows_by_key};
 
 /// How long rows that were read again wait until what they show is flushed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,19 +70,6 @@ pub(super) struct PostgresOrigin {
     pub(super) client: tokio::sync::Mutex<Option<Client>>,
 }
 
-/// A cell as the wire has it, of any type.
-struct RawCell<'a>(&'a [u8]);
-
-impl<'a> FromSql<'a> for RawCell<'a> {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
-        Ok(Self(raw))
-    }
-
-    fn accepts(_: &Type) -> bool {
-        true
-    }
-}
-
 #[async_trait]
 impl Origin for PostgresOrigin {
     async fn reread(&self, table: &Arc<Table>, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread> {
@@ -100,30 +85,12 @@ impl Origin for PostgresOrigin {
 }
 
 async fn read(client: &Client, table: &Table, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread> {
-    let columns: Vec<_> = table.key_columns().map(|column| (quote_postgres(column.name()), column)).collect();
-    let arrays: Vec<Vec<&str>> =
-        (0..columns.len()).map(|at| keys.iter().filter_map(|key| key.get(at).map(String::as_str)).collect()).collect();
-    let names = |prefix: &'static str| (1..=columns.len()).map(move |at| format!("{prefix}{at}")).collect::<Vec<_>>();
-    let unnest = names("$").iter().map(|name| format!("{name}::text[]")).collect::<Vec<_>>().join(", ");
-    let matches = columns
-        .iter()
-        .zip(names("k"))
-        .map(|((name, column), key)| format!("t.{name} = {}", column.from_text(&format!("key.{key}"))));
-    let sql = format!(
-        "select {} from {} t join unnest({unnest}) as key({}) on {}",
-        table.select_list("t"),
-        table.name().quoted_postgres(),
-        names("k").join(", "),
-        matches.collect::<Vec<_>>().join(" and "),
-    );
-    let parameters: Vec<&(dyn postgres_types::ToSql + Sync)> = arrays.iter().map(|array| array as _).collect();
-    let rows =
-        client.query(&sql, &parameters).await.with_context(|| format!("reading rows of {} again", table.name()))?;
+    let rows = rows_by_key::read(client, table, keys).await?;
     wait_for_flush(client).await?;
     let mut reread = Reread::new(table);
     for row in &rows {
-        let cells: Vec<Option<RawCell<'_>>> = (0..row.len()).map(|at| row.try_get(at)).collect::<Result<_, _>>()?;
-        let cells = || cells.iter().map(|cell| cell.as_ref().map(|cell| cell.0));
+        let cells = rows_by_key::cells(row)?;
+        let cells = || cells.iter().copied();
         let at = reread.rows.rows();
         match reread.rows.push_cells(table, cells(), meta) {
             Ok(()) => drop(reread.found.insert(reread.rows.key(table, at), Ok(at))),

@@ -12,6 +12,7 @@ pub mod serve;
 pub mod sink;
 pub mod tables;
 pub mod up;
+pub mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     Etl(etl::Args),
     /// Copy whole tables from PostgreSQL into ClickHouse.
     Load(load::Args),
+    /// Prove that ClickHouse equals PostgreSQL, or name the rows that differ, and mend them.
+    Verify(verify::Args),
     /// Show what each published table becomes in ClickHouse, and how its values get there.
     Tables(tables::Args),
     /// Import posts from NDJSON or CSV files into PostgreSQL.
@@ -113,6 +116,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Sink(args) => sink::run(args, settings, shutdown).await,
         Command::Etl(args) => etl::run(args, settings, shutdown).await,
         Command::Load(args) => load::run(args, settings, shutdown).await,
+        Command::Verify(args) => Box::pin(verify::run(args, settings, shutdown)).await,
         Command::Tables(args) => tables::run(args, settings, shutdown).await,
         Command::Import(args) => import::run(args, settings, shutdown).await,
         Command::Generate(args) => generate::run(args, settings, shutdown).await,

@@ -23,6 +23,7 @@ pub struct Settings {
     pub sink: Sink,
     pub load: Load,
     pub etl: Etl,
+    pub verify: Verify,
     pub tables: BTreeMap<String, Table>,
     pub up: Up,
     pub log: Log,
@@ -176,6 +177,18 @@ pub struct Etl {
     pub wait_timeout_s: u64,
     pub build_timeout_s: u64,
     pub aggregates_dir: String,
+}
+
+/// `[verify]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Verify {
+    pub wait_timeout_s: u64,
+    pub statement_timeout_s: u64,
+    pub rounds_max: u32,
+    pub candidate_rows_max: u64,
+    pub repair_rows_max: usize,
 }
 
 /// `[tables.NAME]`

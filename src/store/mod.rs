@@ -17,5 +17,6 @@ pub mod postgres;
 pub mod posts;
 mod record_batch;
 pub mod replication;
+pub mod rows_by_key;
 pub mod table_shapes;
 pub mod table_states;

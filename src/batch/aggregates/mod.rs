@@ -23,6 +23,7 @@ pub use lock::BucketLock;
 pub use mirror_day::{Facts, MirrorDay};
 pub use rebuild::{Day, Options, Report, Status, rebuild};
 pub use watermark::Position;
+pub(super) use watermark::catch_up;
 
 use crate::catalog::Aggregate;
 use crate::domain::Failure;
@@ -60,7 +61,7 @@ fn parse(name: &str, text: &str) -> anyhow::Result<Aggregate> {
 }
 
 /// What a ClickHouse error means to a job: wait, or mend the set-up.
-fn failed(doing: &str, error: Error) -> anyhow::Error {
+pub(super) fn failed(doing: &str, error: Error) -> anyhow::Error {
     let text = format!("{doing}: {error}");
     match (error.class(), error.code()) {
         (Class::Retry, _) => Failure::Unavailable(text).into(),

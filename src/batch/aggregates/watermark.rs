@@ -41,7 +41,7 @@ pub(super) async fn position(clickhouse: &ClickHouse, pipeline: &str) -> anyhow:
 ///
 /// # Errors
 /// `Failure::Busy` after `limit`; `Failure::Config` when the mirror was loaded from another database.
-pub(super) async fn catch_up(
+pub(in crate::batch) async fn catch_up(
     client: &Client,
     clickhouse: &ClickHouse,
     pipeline: &str,

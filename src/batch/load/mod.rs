@@ -9,7 +9,7 @@
 //! snapshot opens only after every transaction that ran at the marker has ended.
 
 mod copy;
-mod snapshot;
+pub(super) mod snapshot;
 mod watch;
 mod worker;
 
@@ -178,7 +178,7 @@ impl Round<'_> {
 }
 
 /// Takes the lock that loads share; the sink's own loads are short, so one that runs is waited for.
-async fn lock(client: &Client, limit: Duration) -> anyhow::Result<()> {
+pub(super) async fn lock(client: &Client, limit: Duration) -> anyhow::Result<()> {
     let deadline = tokio::time::Instant::now() + limit;
     let mut said = false;
     loop {
@@ -197,7 +197,7 @@ async fn lock(client: &Client, limit: Duration) -> anyhow::Result<()> {
     }
 }
 
-async fn choose(client: &Client, settings: &Settings, names: &[TableName]) -> anyhow::Result<Vec<Table>> {
+pub(super) async fn choose(client: &Client, settings: &Settings, names: &[TableName]) -> anyhow::Result<Vec<Table>> {
     let publication = &settings.sink.pipeline;
     let published = table_shapes::published(client, publication, &settings.tables).await?;
     for (name, refusal) in &published.refused {

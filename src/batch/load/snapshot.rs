@@ -12,16 +12,16 @@ use crate::store::{postgres, replication};
 
 /// An exported snapshot, alive as long as its transaction.
 #[derive(Debug)]
-pub(super) struct Snapshot {
+pub(in crate::batch) struct Snapshot {
     holder: Client,
     /// Name to import it by.
-    pub(super) name: String,
+    pub(in crate::batch) name: String,
     /// Position of the log when it was open: once the watermark has passed it, nothing that the snapshot saw is missing.
-    pub(super) lsn: Lsn,
+    pub(in crate::batch) lsn: Lsn,
 }
 
 /// Commits the marker, waits for the transactions of its time, opens the snapshot.
-pub(super) async fn open(
+pub(in crate::batch) async fn open(
     client: &Client,
     settings: &config::Postgres,
     load: &config::Load,
@@ -43,7 +43,7 @@ pub(super) async fn open(
 
 impl Snapshot {
     /// Ends the transaction.
-    pub(super) async fn close(&self) -> anyhow::Result<()> {
+    pub(in crate::batch) async fn close(&self) -> anyhow::Result<()> {
         self.holder.batch_execute("commit").await.context("closing the snapshot")
     }
 }

@@ -7,6 +7,7 @@ mod preflight;
 mod schema_changes;
 mod value_samples;
 mod values;
+mod verify;
 mod workload;
 
 use std::time::Duration;

@@ -7,6 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use super::value_samples::{COLUMNS, SETUP};
+use super::verify::{parked_rows_are_no_differences, verify};
 use super::{CATCH_UP, Hands};
 use crate::support::wait::wait_until;
 use crate::support::{Options, Stack, stack};
@@ -237,6 +238,7 @@ async fn every_type_is_the_same_through_copy_and_through_the_log() {
     hands.caught_up().await;
     for (table, _) in tables {
         assert_equal(&hands, table, &columns, "after updates that leave values alone").await;
+        assert_eq!(verify(stack, &[table]).json()["status"], "equal");
     }
     let parked: Vec<serde_json::Value> = hands
         .clickhouse
@@ -330,11 +332,12 @@ async fn what_clickhouse_cannot_hold_is_parked_unless_the_mapping_says_otherwise
     environment.push(("PLATFORM__TABLES__STRICT__INEXACT".to_owned(), "park".to_owned()));
     let stack = Stack::start_with(Options { environment: environment.clone(), ..Options::default() });
     let hands = Hands::of(&stack).await;
-    let run = |arguments: &[&str]| {
+    let command = |arguments: &[&str]| {
         let mut command = stack.command(arguments);
         command.envs(environment.iter().map(|(name, value)| (name, value)));
-        stack::finish(command)
+        command
     };
+    let run = |arguments: &[&str]| stack::finish(command(arguments));
     for table in ["far", "kept"] {
         let sql = format!(
             "create table {table} (id integer primary key, day date, at timestamp, at_zone timestamptz, price numeric(9,2), weights integer[]);
@@ -365,6 +368,7 @@ async fn what_clickhouse_cannot_hold_is_parked_unless_the_mapping_says_otherwise
     assert_kept(&hands).await;
     assert_far(&hands).await;
     assert_strict(&hands).await;
+    parked_rows_are_no_differences(&stack, command);
 
     let listed = run(&["tables", "--json"]).json();
     let tables = listed["tables"].as_array().expect("tables");

@@ -161,7 +161,16 @@ async fn a_killed_engine_comes_back_with_the_old_day_or_the_new_one() {
         let code =
             tokio::time::timeout(Duration::from_secs(60), child.wait()).await.expect("ends").expect("ends").code();
         assert!(matches!(code, Some(0 | 69)), "a lost engine is worth another try: {code:?}");
-        let left = bench.statistics(DAY).await;
+        let mut left = bench.statistics(DAY).await;
+        // Killed inside REPLACE PARTITION the engine comes back with the parts of both builds. The job has not said that it is
+        // done, and its retry mends it.
+        let mut both = [old.clone(), new.clone()].concat();
+        both.sort();
+        if left == both && left != old && code == Some(69) {
+            assert_eq!(bench.etl(&["--date", DAY]).await.code, Some(0), "step {step}: the retry");
+            left = bench.statistics(DAY).await;
+            assert!(left == new, "step {step}: the retry has not mended the day");
+        }
         assert!(left == old || left == new, "step {step}: neither the old day nor the new one");
         assert!(code != Some(0) || left == new, "step {step}: what was reported as done is gone");
         old = left;

@@ -86,18 +86,11 @@ pub async fn store_log(clickhouse: &ClickHouse, log: &Log) -> Result<(), Error> 
 /// ClickHouse's.
 pub async fn prepare_table(clickhouse: &ClickHouse, table: &Table) -> Result<(), Error> {
     let there = mirrors(clickhouse).await?.remove(&table.name().mirror_name()).unwrap_or_default();
-    match follow(&there, table) {
-        Ok(evolution) => {
-            for statement in &evolution.statements {
-                clickhouse.execute(statement, &[]).await?;
-            }
-            clickhouse.execute(&comment_relation(table), &[]).await?;
-        }
-        Err(_) => {
-            clickhouse.execute(&drop_mirror(table.name()), &[]).await?;
-            clickhouse.execute(&create_mirror(table), &[]).await?;
-        }
+    if let Ok(evolution) = follow(&there, table) {
+        return evolve(clickhouse, &evolution).await;
     }
+    clickhouse.execute(&drop_mirror(table.name()), &[]).await?;
+    clickhouse.execute(&create_mirror(table), &[]).await?;
     clickhouse.execute(&create_view(table), &[]).await
 }
 

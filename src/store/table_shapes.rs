@@ -21,11 +21,20 @@ pub struct Published {
     pub refused: Vec<(TableName, Refusal)>,
 }
 
+/// `Relation::attributes` of the row `c` of `pg_class`: one text, because what was read once is compared with what is read later.
+macro_rules! attributes_hash {
+    () => {
+        "(select left(md5(string_agg(x.attnum || ':' || x.xmin::text, ',' order by x.attnum)), 16) \
+         from pg_attribute x where x.attrelid = c.oid and x.attnum > 0)"
+    };
+}
+
 /// Columns of every table of a publication, in order of `attnum`. Domains are followed to their base type.
 ///
 /// `relfilenode` as the row of `pg_class` has it, not as `pg_relation_filenode` does: the function sees what was committed
 /// after the statement's snapshot, and a rewritten table would show in two parts.
-const COLUMNS: &str = "
+const COLUMNS: &str = concat!(
+    "
 with recursive base as (
     select t.oid, t.oid as base_oid, t.typtypmod as modifier, t.typtype, t.typbasetype from pg_type t
     union all
@@ -39,8 +48,9 @@ select n.nspname, c.relname, c.oid, c.relkind, c.relreplident, a.attname, a.attn
        case when i.indisprimary and i.indimmediate then array_position(i.indkey::int2[], a.attnum) end,
        a.attnum, case when a.atthasmissing then (a.attmissingval::text::text[])[1] end,
        coalesce(member.oid, member_schema.oid, 0::oid), c.relfilenode,
-       (select left(md5(string_agg(x.attnum || ':' || x.xmin::text, ',' order by x.attnum)), 16)
-        from pg_attribute x where x.attrelid = c.oid and x.attnum > 0),
+       ",
+    attributes_hash!(),
+    ",
        er.modifier, a.attgenerated <> '', a.xmin::text, p.rowfilter is not null
 from pg_publication_tables p
 join pg_publication publication on publication.pubname = p.pubname
@@ -56,7 +66,8 @@ left join resolved er on er.oid = et.oid
 left join pg_type e on e.oid = er.base_oid
 left join pg_index i on i.indrelid = c.oid and i.indisprimary
 where p.pubname = $1 and n.nspname <> $2
-order by n.nspname, c.relname, a.attnum";
+order by n.nspname, c.relname, a.attnum"
+);
 
 /// What the tables with these OIDs are now; those that are gone are missing. Opens none of them, so that it never waits for
 /// somebody's lock.
@@ -64,14 +75,15 @@ order by n.nspname, c.relname, a.attnum";
 /// # Errors
 /// PostgreSQL's.
 pub async fn relations(client: &Client, publication: &str, oids: &[u32]) -> anyhow::Result<Vec<Relation>> {
-    let sql = "select c.oid, coalesce(member.oid, member_schema.oid, 0::oid), c.relfilenode, \
-               (select left(md5(string_agg(x.attnum || ':' || x.xmin::text, ',' order by x.attnum)), 16) \
-                from pg_attribute x where x.attrelid = c.oid and x.attnum > 0) \
-               from pg_class c join pg_publication publication on publication.pubname = $1 \
+    let sql = concat!(
+        "select c.oid, coalesce(member.oid, member_schema.oid, 0::oid), c.relfilenode, ",
+        attributes_hash!(),
+        " from pg_class c join pg_publication publication on publication.pubname = $1 \
                left join pg_publication_rel member on member.prpubid = publication.oid and member.prrelid = c.oid \
                left join pg_publication_namespace member_schema \
                on member_schema.pnpubid = publication.oid and member_schema.pnnspid = c.relnamespace \
-               where c.oid = any($2)";
+               where c.oid = any($2)"
+    );
     let rows = client.query(sql, &[&publication, &oids]).await.context("looking at the tables again")?;
     let relation = |row: &Row| {
         Ok(Relation {

@@ -29,7 +29,7 @@ use crate::store::kafka::{self, Topic};
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
 use crate::store::table_states::{StateChange, TableState};
-use crate::store::{connector_config, postgres, replication, table_shapes, table_states};
+use crate::store::{advisory_lock, connector_config, postgres, replication, table_shapes, table_states};
 pub use copy::Progress;
 pub use watch::Watch;
 
@@ -182,9 +182,7 @@ pub(super) async fn lock(client: &Client, limit: Duration) -> anyhow::Result<()>
     let deadline = tokio::time::Instant::now() + limit;
     let mut said = false;
     loop {
-        let row =
-            client.query_one("select pg_try_advisory_lock($1)", &[&LOCK]).await.context("taking the load lock")?;
-        if row.try_get::<_, bool>(0)? {
+        if advisory_lock::try_lock(client, LOCK).await? {
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {

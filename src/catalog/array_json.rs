@@ -91,27 +91,35 @@ fn float8(value: f64) -> String {
 }
 
 /// Writes an array in PostgreSQL's binary form as JSON, nested as `counts` says; elements look as Debezium's JSON has them.
-pub(super) fn write_binary(text: &mut String, pg: &PgType, counts: &[i32], bytes: &mut &[u8]) -> Result<(), CellError> {
-    text.push('[');
+pub(super) fn write_binary(
+    text: &mut Vec<u8>,
+    pg: &PgType,
+    counts: &[i32],
+    bytes: &mut &[u8],
+) -> Result<(), CellError> {
+    text.push(b'[');
     if let Some((count, inner)) = counts.split_first() {
         for index in 0..*count {
-            text.push_str(if index == 0 { "" } else { "," });
+            if index > 0 {
+                text.push(b',');
+            }
             if inner.is_empty() {
-                text.push_str(&element(pg, take_cell(bytes)?)?);
+                write_element(text, pg, take_cell(bytes)?)?;
             } else {
                 write_binary(text, pg, inner, bytes)?;
             }
         }
     }
-    text.push(']');
+    text.push(b']');
     Ok(())
 }
 
-fn element(pg: &PgType, bytes: Option<&[u8]>) -> Result<String, CellError> {
+fn write_element(text: &mut Vec<u8>, pg: &PgType, bytes: Option<&[u8]>) -> Result<(), CellError> {
     let Some(bytes) = bytes else {
-        return Ok("null".into());
+        text.extend_from_slice(b"null");
+        return Ok(());
     };
-    Ok(match pg {
+    let plain = match pg {
         PgType::Bool => (bytes == [1]).to_string(),
         PgType::Int2 => i16::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?).to_string(),
         PgType::Int4 => i32::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?).to_string(),
@@ -119,6 +127,11 @@ fn element(pg: &PgType, bytes: Option<&[u8]>) -> Result<String, CellError> {
         PgType::Float4 => float4(f32::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?)),
         PgType::Float8 => float8(f64::from_be_bytes(bytes.try_into().map_err(|_| ARRAY)?)),
         PgType::Uuid => format!("\"{}\"", uuid::Uuid::from_slice(bytes).map_err(|_| ARRAY)?),
-        _ => Value::from(std::str::from_utf8(bytes).map_err(|_| CellError::Malformed("UTF-8"))?).to_string(),
-    })
+        _ => {
+            let element = std::str::from_utf8(bytes).map_err(|_| CellError::Malformed("UTF-8"))?;
+            return serde_json::to_writer(text, element).map_err(|_| ARRAY);
+        }
+    };
+    text.extend_from_slice(plain.as_bytes());
+    Ok(())
 }

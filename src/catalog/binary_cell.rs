@@ -108,9 +108,9 @@ impl Codec {
             counts.push(count);
         }
         if self.is_json_array() {
-            let mut text = String::new();
+            let mut text = Vec::new();
             array_json::write_binary(&mut text, codec.pg(), &counts, &mut bytes)?;
-            column.push(text.as_bytes());
+            column.push(&text);
             return Ok(());
         }
         let count = match *counts.as_slice() {
@@ -151,6 +151,8 @@ pub struct MalformedCopy;
 #[derive(Debug, Default)]
 pub struct CopyReader {
     pending: Bytes,
+    /// Bytes at the front of `pending` that were handed out.
+    taken: usize,
     header_seen: bool,
 }
 
@@ -160,6 +162,7 @@ const SIGNATURE: &[u8] = b"PGCOPY\n\xff\r\n\0";
 impl CopyReader {
     /// Adds a chunk of the stream. PostgreSQL sends a tuple a chunk: then nothing is copied.
     pub fn feed(&mut self, chunk: Bytes) {
+        self.pending.advance(std::mem::take(&mut self.taken));
         if self.pending.is_empty() {
             self.pending = chunk;
             return;
@@ -174,7 +177,8 @@ impl CopyReader {
     ///
     /// # Errors
     /// The stream is no binary COPY.
-    pub fn next_tuple(&mut self) -> Result<Option<Bytes>, MalformedCopy> {
+    pub fn next_tuple(&mut self) -> Result<Option<&[u8]>, MalformedCopy> {
+        self.pending.advance(std::mem::take(&mut self.taken));
         if !self.header_seen {
             let Some(header) = self.pending.get(..SIGNATURE.len() + 8) else { return Ok(None) };
             if !header.starts_with(SIGNATURE) {
@@ -195,9 +199,8 @@ impl CopyReader {
             rest = after;
             length += 4 + size;
         }
-        let mut tuple = self.pending.split_to(length);
-        tuple.advance(2);
-        Ok(Some(tuple))
+        self.taken = length;
+        Ok(self.pending.get(2..length))
     }
 
     /// The cells of a tuple.
@@ -227,7 +230,7 @@ mod tests {
             for chunk in stream.chunks(size) {
                 reader.feed(Bytes::copy_from_slice(chunk));
                 while let Some(tuple) = reader.next_tuple().expect("well formed") {
-                    tuples.push(CopyReader::cells(&tuple).map(|cell| cell.map(<[u8]>::to_vec)).collect::<Vec<_>>());
+                    tuples.push(CopyReader::cells(tuple).map(|cell| cell.map(<[u8]>::to_vec)).collect::<Vec<_>>());
                 }
             }
             assert_eq!(tuples, [vec![Some(vec![0, 0, 0, 7]), None], vec![Some(vec![255; 4]), None]]);

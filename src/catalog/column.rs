@@ -86,6 +86,8 @@ impl Column {
     }
 
     /// Appends a scalar of fixed size, or the bytes of a variable one.
+    // Inlined, so that a value of known size is one store and no call.
+    #[inline]
     pub fn push(&mut self, value: &[u8]) {
         match &mut self.values {
             Values::Fixed { data, .. } => data.extend_from_slice(value),

@@ -23,6 +23,9 @@ use crate::store::mirror::{self, DeadLetter};
 const INSERT_RETRY: Duration = Duration::from_secs(60);
 /// Pause before that.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
+/// A range that is copied again must not be taken for one that is there already; and one snapshot has each key once, so
+/// that looking for older versions in a block is work for nothing.
+const INSERT_SETTINGS: [(&str, &str); 2] = [("insert_deduplicate", "0"), ("optimize_on_insert", "0")];
 
 /// Copies ranges until none is left.
 pub(super) struct Worker {
@@ -155,8 +158,8 @@ impl Worker {
             reader.feed(chunk.with_context(copying)?);
             while let Some(tuple) = reader.next_tuple().map_err(anyhow::Error::from)? {
                 held_bytes += tuple.len();
-                if let Err(error) = block.push_tuple(table, &tuple, meta) {
-                    letters.push(self.letter(range, letters.len(), &error.to_string(), &tuple));
+                if let Err(error) = block.push_tuple(table, tuple, meta) {
+                    letters.push(self.letter(range, letters.len(), &error.to_string(), tuple));
                 }
             }
             if block.rows() >= load.block_rows_max || held_bytes >= load.block_bytes_max {
@@ -190,7 +193,7 @@ impl Worker {
         let clickhouse = &self.clickhouse;
         let open = self.open.get_or_insert_with(|| {
             let (target, columns) = (table.name().quoted_clickhouse("mirror"), mirror_columns(table));
-            let insert = clickhouse.begin_insert(&target, &columns, &[("insert_deduplicate", "0")]);
+            let insert = clickhouse.begin_insert(&target, &columns, &INSERT_SETTINGS);
             Open { table: at, insert, ranges: Vec::new(), rows: 0, bytes: 0, parked: 0 }
         });
         open.insert.send(native).await.map_err(Stop::Insert)?;

@@ -151,7 +151,7 @@ impl Scan {
         while let Some(chunk) = tokio::time::timeout(limit, stream.next()).await.map_err(|_| silent())? {
             reader.feed(chunk.with_context(|| format!("reading {name}"))?);
             while let Some(tuple) = reader.next_tuple()? {
-                rows.push(table, || CopyReader::cells(&tuple), &*self.visit);
+                rows.push(table, || CopyReader::cells(tuple), &*self.visit);
                 if rows.block.rows() >= ROWS_AT_ONCE {
                     self.progress.inc(rows.show(table, &*self.visit));
                 }

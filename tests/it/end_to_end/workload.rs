@@ -82,6 +82,14 @@ impl Workload {
         }
     }
 
+    /// Commits `count` new notes.
+    pub(super) async fn notes(&mut self, client: &Client, count: u32) {
+        for _ in 0..count {
+            let sql = self.insert_note();
+            client.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        }
+    }
+
     /// Empties both tables at once, and uses keys again, in the same transaction and after it.
     pub(super) async fn truncate_and_refill(&mut self, client: &Client) {
         let (post, note) = (self.insert_post(), self.insert_note());

@@ -14,11 +14,16 @@ mod decoder;
 mod decoder_tests;
 mod envelope;
 mod halt;
+mod desk;
 mod health;
+mod letters;
 mod outbox;
 mod pipeline;
 mod ports;
 mod preflight;
+mod remedy;
+mod replay;
+mod rewind;
 mod shapes;
 #[cfg(test)]
 mod simulation;

@@ -154,6 +154,7 @@ pub struct Sink {
     pub bind: String,
     pub supervise_interval_ms: u64,
     pub requests_interval_ms: u64,
+    pub stalled_after_s: u64,
 }
 
 /// `[load]`

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config;
-use crate::domain::Failure;
+use crate::domain::{Failure, Lsn};
 
 /// A client of one Connect cluster.
 #[derive(Debug, Clone)]
@@ -144,6 +144,37 @@ impl Connect {
         }
     }
 
+    /// The position up to which the connector has sent and remembered the log; `None` when it remembers nothing, or is not
+    /// there. It remembers first, and then tells its slot.
+    ///
+    /// # Errors
+    /// See `Error`.
+    pub async fn offset(&self, name: &str) -> Result<Option<Lsn>, Error> {
+        #[derive(Deserialize)]
+        struct Offsets {
+            offsets: Vec<Entry>,
+        }
+        #[derive(Deserialize)]
+        struct Entry {
+            offset: BTreeMap<String, Value>,
+        }
+        let answer = self.call(Method::GET, &format!("/connectors/{name}/offsets"), None::<&()>).await;
+        let Some(offsets) = self.optional::<Offsets>(answer)? else { return Ok(None) };
+        // Debezium's names of the last event, of the last that was whole, and of its commit.
+        let positions = offsets.offsets.iter().flat_map(|entry| {
+            ["lsn", "lsn_proc", "lsn_commit"].into_iter().filter_map(|key| entry.offset.get(key)?.as_u64())
+        });
+        Ok(positions.max().map(Lsn::new))
+    }
+
+    /// Stops a connector and its task; its configuration and offsets stay.
+    ///
+    /// # Errors
+    /// See `Error`.
+    pub async fn stop(&self, name: &str) -> Result<(), Error> {
+        self.call(Method::PUT, &format!("/connectors/{name}/stop"), None::<&()>).await.map(drop)
+    }
+
     /// Forgets where the connector stood, so that it begins at the slot's position. Offsets outlive a connector that was
     /// deleted: one that is not there is made with `config`, stopped, for as long as this takes.
     ///
@@ -152,7 +183,7 @@ impl Connect {
     pub async fn reset_offsets(&self, name: &str, config: &BTreeMap<String, String>) -> Result<(), Error> {
         let is_there = self.config(name).await?.is_some();
         if is_there {
-            self.call(Method::PUT, &format!("/connectors/{name}/stop"), None::<&()>).await?;
+            self.stop(name).await?;
         } else {
             let stopped = serde_json::json!({ "name": name, "config": config, "initial_state": "STOPPED" });
             self.call(Method::POST, "/connectors", Some(&stopped)).await?;

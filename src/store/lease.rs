@@ -26,7 +26,7 @@ impl Lease {
         Ok(row.try_get::<_, bool>(0)?.then_some(Self { client }))
     }
 
-    /// The session that holds the lock: what is written through it is written by the holder.
+    /// The connection that holds it, for looking at the database that gave it.
     pub fn client(&self) -> &Client {
         &self.client
     }

@@ -306,7 +306,8 @@ fn a_row_that_is_parked_is_no_reason_to_believe_the_one_before_it() {
         let record = update(offset, serde_json::Value::Null, after);
         assert_eq!(decoder.apply(&mut batch, &record, true, 0), Ok(Outcome::Applied));
     }
-    let deferred: Vec<_> = batch.tables[table.name()].deferred.iter().map(|row| (row.record.offset, row.before)).collect();
+    let deferred: Vec<_> =
+        batch.tables[table.name()].deferred.iter().map(|row| (row.record.offset, row.before)).collect();
     assert_eq!(batch.letters.len(), 1);
     assert_eq!(deferred, [(2, Some(Newest::Row(0))), (4, None)]);
 }

@@ -13,10 +13,11 @@ mod continuity;
 mod decoder;
 #[cfg(test)]
 mod decoder_tests;
+mod desk;
 mod envelope;
 mod halt;
-mod desk;
 mod health;
+mod holding;
 mod letters;
 mod outbox;
 mod pipeline;

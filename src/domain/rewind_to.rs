@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused() {
-        let others = ["", "-1", "+1", "1.5", "9223372036854775808", "16/", "/1", "2026-11-22", "2026-11-22T10:00:00", "now"];
+        let others =
+            ["", "-1", "+1", "1.5", "9223372036854775808", "16/", "/1", "2026-11-22", "2026-11-22T10:00:00", "now"];
         for text in others {
             assert!(text.parse::<RewindTo>().is_err(), "{text}");
         }

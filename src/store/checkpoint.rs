@@ -156,8 +156,7 @@ pub async fn start(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<Log
         #[serde(with = "text")]
         first_offset: i64,
     }
-    let sql =
-        "select log, first_offset from platform.log_starts where pipeline = {pipeline:String} order by term desc limit 1";
+    let sql = "select log, first_offset from platform.log_starts where pipeline = {pipeline:String} order by term desc limit 1";
     let row: Option<Row> = clickhouse.fetch_optional(sql, &[("pipeline", pipeline)]).await?;
     Ok(row.map(|row| LogStart { log: row.log, offset: row.first_offset }))
 }

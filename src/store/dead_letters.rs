@@ -217,7 +217,7 @@ pub async fn parked_by_table(clickhouse: &ClickHouse, pipeline: &str) -> Result<
     clickhouse.fetch_all(sql, &[("pipeline", pipeline)]).await
 }
 
-fn json(value: &impl Serialize) -> String {
+fn json(value: &(impl Serialize + ?Sized)) -> String {
     // Strings and maps of strings are always JSON.
     serde_json::to_string(value).unwrap_or_default()
 }

@@ -78,7 +78,8 @@ pub async fn next(client: &Client, pipeline: &str) -> anyhow::Result<Option<Requ
 /// # Errors
 /// PostgreSQL's.
 pub async fn begin(client: &Client, id: i64) -> anyhow::Result<bool> {
-    let sql = "update platform.requests set started_at = coalesce(started_at, now()) where id = $1 and finished_at is null";
+    let sql =
+        "update platform.requests set started_at = coalesce(started_at, now()) where id = $1 and finished_at is null";
     Ok(client.execute(sql, &[&id]).await.context("taking a request")? == 1)
 }
 

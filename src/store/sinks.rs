@@ -83,7 +83,8 @@ pub async fn state(client: &Client, pipeline: &str) -> anyhow::Result<Option<Sin
 /// # Errors
 /// PostgreSQL's.
 pub async fn paused(client: &Client, pipeline: &str) -> anyhow::Result<Option<Paused>> {
-    let sql = "select paused_at, coalesce(paused_by, '') from platform.pipelines where name = $1 and paused_at is not null";
+    let sql =
+        "select paused_at, coalesce(paused_by, '') from platform.pipelines where name = $1 and paused_at is not null";
     let row = client.query_opt(sql, &[&pipeline]).await.context("reading whether the pipeline is paused")?;
     row.map(|row| Ok(Paused { since: row.try_get(0)?, by: row.try_get(1)? })).transpose()
 }
@@ -95,12 +96,12 @@ pub async fn paused(client: &Client, pipeline: &str) -> anyhow::Result<Option<Pa
 pub async fn set_paused(client: &Client, pipeline: &str, by: Option<&str>) -> anyhow::Result<bool> {
     let changed = match by {
         Some(by) => {
-            let sql = "update platform.pipelines set paused_at = now(), paused_by = $2 where name = $1 and paused_at is null";
+            let sql =
+                "update platform.pipelines set paused_at = now(), paused_by = $2 where name = $1 and paused_at is null";
             client.execute(sql, &[&pipeline, &by]).await
         }
         None => {
-            let sql =
-                "update platform.pipelines set paused_at = null, paused_by = null where name = $1 and paused_at is not null";
+            let sql = "update platform.pipelines set paused_at = null, paused_by = null where name = $1 and paused_at is not null";
             client.execute(sql, &[&pipeline]).await
         }
     };

@@ -78,7 +78,7 @@ pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyh
         settings.sink.pipeline = pipeline;
     }
     match args.action {
-        None => follow(settings, shutdown).await,
+        None => Box::pin(follow(settings, shutdown)).await,
         Some(Action::Status(args)) => sink_status::run(args, settings, shutdown).await,
         Some(Action::Pause(wait)) => ask("sink pause", "pause", json!({}), wait, &settings, &shutdown).await,
         Some(Action::Resume(wait)) => ask("sink resume", "resume", json!({}), wait, &settings, &shutdown).await,

@@ -106,7 +106,7 @@ async fn look(settings: &Settings) -> anyhow::Result<Report> {
         }
         None => report.state = if alive { "starting" } else { "down" }.to_owned(),
     }
-    if report.state == "down" {
+    if matches!(report.state.as_str(), "down" | "stopped") {
         report.remedy = Some("start `platform sink`".into());
     }
     if let Err(error) = look_at_clickhouse(settings, &mut report).await {
@@ -119,7 +119,7 @@ async fn look(settings: &Settings) -> anyhow::Result<Report> {
 }
 
 /// What is to be believed of what a sink has said last. A halted one gives its lease back, and still says that it is there.
-fn state<'a>(said: &'a str, alive: bool, leased: bool) -> &'a str {
+fn state(said: &str, alive: bool, leased: bool) -> &str {
     match said {
         "halted" if alive => said,
         // Between two attempts it has none either.

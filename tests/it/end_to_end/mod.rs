@@ -1,8 +1,10 @@
 //! The whole real stack: PostgreSQL, Debezium, Kafka, the sink, ClickHouse's engine.
 
+mod dead_letters;
 mod equality;
 mod large_transactions;
 mod loads;
+mod operating;
 mod preflight;
 mod schema_changes;
 mod value_samples;

@@ -62,6 +62,7 @@ impl Hands {
 
 /// Writes to both tables until it is stopped.
 struct Writer {
+    number: u64,
     stop: Arc<AtomicBool>,
     task: JoinHandle<u32>,
 }
@@ -74,12 +75,17 @@ impl Writer {
             let client = postgres::connect(&settings.postgres, "a writer").await.expect("connected");
             Workload::beside_others(20_261_123, number).run_beside_others(&client, &told).await
         });
-        Self { stop, task }
+        Self { number, stop, task }
     }
 
-    async fn stop(self) -> u32 {
+    /// Both tables have rows afterwards, whatever was emptied last.
+    async fn stop(self, hands: &Hands) -> u32 {
         self.stop.store(true, Ordering::SeqCst);
-        self.task.await.expect("it wrote")
+        let written = self.task.await.expect("it wrote");
+        let mut last = Workload::beside_others(20_261_123, 1_000 + self.number);
+        last.posts(&hands.postgres, 3).await;
+        last.notes(&hands.postgres, 3).await;
+        written
     }
 }
 
@@ -135,7 +141,7 @@ async fn pause_and_resume(stack: &Stack, hands: &Hands) {
     assert_eq!(command(stack, &["sink", "resume"]).json()["status"], "done");
     assert_eq!(command(stack, &["sink", "resume"]).json()["status"], "unchanged");
     runs(stack).await;
-    assert!(writer.stop().await > 50);
+    assert!(writer.stop(hands).await > 50);
     hands.caught_up().await;
 }
 
@@ -166,7 +172,7 @@ async fn go_back(stack: &Stack, hands: &Hands, tables: &Tables) {
         let place = |name: &str| moved[name].as_i64().expect("an offset");
         assert_eq!(moved["status"], "done", "{form} {to}: {moved}");
         assert!(place("next_offset") >= before.next_offset && place("next_offset") < place("from_offset"), "{moved}");
-        assert!(writer.stop().await > 0);
+        assert!(writer.stop(hands).await > 0);
         hands.caught_up().await;
         assert_eq!(hands.shown("kept", &format!("id = {id} and note = '{form}'")).await, 1, "{form} {to}: {moved}");
         tables.assert_equal(hands, &format!("after going back to {form} {to}")).await;

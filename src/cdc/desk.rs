@@ -224,7 +224,11 @@ impl Desk {
 
     /// A writer that goes on behind `from`.
     pub(super) fn writer(&self, from: &Checkpoint, log: u16, cancelled: &CancellationToken) -> Writer {
-        let store = ClickHouseStore { clickhouse: self.clickhouse.clone(), pipeline: self.pipeline().to_owned() };
+        let store = ClickHouseStore {
+            clickhouse: self.clickhouse.clone(),
+            pipeline: self.pipeline().to_owned(),
+            acknowledged: Mutex::new(from.position()),
+        };
         let origin = PostgresOrigin { settings: self.settings.postgres.clone(), client: tokio::sync::Mutex::new(None) };
         Writer {
             store: Arc::new(store),

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::halt::Halt;
 use super::pipeline::{Pipeline, Stop};
-use super::{continuity, preflight};
+use super::{continuity, preflight, status};
 use crate::domain::Lsn;
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::lease::Lease;
@@ -20,6 +20,9 @@ use crate::store::{connector_config, postgres};
 
 /// How long what was read may take to be written before a request is served all the same: what is not written is read again.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How long a sink that ClickHouse refuses stays halted before it begins again: rights may come back, a table may be restored,
+/// and nothing is skipped by asking again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 /// How long a last word to PostgreSQL may take.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
@@ -101,7 +104,8 @@ impl Pipeline {
     /// Waits until the cause of a halt is mended, somebody says to try again, or until cancelled. Serves requests meanwhile.
     pub(super) async fn halted(&self, halt: &Halt) {
         let mut client: Option<Client> = None;
-        let mut looked = Instant::now();
+        let begun = Instant::now();
+        let mut looked = begun;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.desk.interval()) => {}
@@ -117,7 +121,8 @@ impl Pipeline {
             }
             if looked.elapsed() >= Duration::from_secs(1) {
                 looked = Instant::now();
-                if self.is_over(halt).await {
+                let again = matches!(halt, Halt::ClickHouse(_)) && begun.elapsed() >= REFUSED_AGAIN;
+                if again || self.is_over(halt).await {
                     return;
                 }
             }
@@ -158,6 +163,9 @@ impl Pipeline {
             let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await.ok().flatten();
             if self.overtakes(latest.as_ref()) {
                 return Stop::Again(anyhow::anyhow!("a load has moved the checkpoint"));
+            }
+            if let Some(latest) = &latest {
+                status::lags_behind(latest.committed_at);
             }
             let watermark =
                 latest.filter(|latest| latest.log == log.number).map_or(Lsn::ZERO, |latest| latest.watermark);

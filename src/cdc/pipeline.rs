@@ -178,7 +178,8 @@ impl Pipeline {
         };
         source.abort();
         // `decode` is dropped and with it the channel: the writer ends after the batches that it holds.
-        if tokio::time::timeout(Duration::from_secs(10), &mut writing).await.is_err() {
+        // One that has ended by itself has said above why.
+        if !writing.is_finished() && tokio::time::timeout(Duration::from_secs(10), &mut writing).await.is_err() {
             local.cancel();
             writing.abort();
         }

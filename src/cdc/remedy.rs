@@ -19,7 +19,10 @@ pub(super) fn remedy(reason: &str) -> &'static str {
             "mend the connector's settings (`platform connector apply`) and run `platform sink resume`; if the message itself \
              is broken, run `platform load`, which goes on behind it"
         }
-        "topic" => "mend the topic (one partition, no transactions), then run `platform sink resume`",
+        "topic" => "make the topic anew with one partition and without transactions, then run `platform load`",
+        "clickhouse" => {
+            "mend what the detail names; it is tried again every ten seconds, and at once by `platform sink resume`"
+        }
         _ => "mend what the detail names, then run `platform sink resume`",
     }
 }

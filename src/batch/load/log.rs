@@ -112,20 +112,13 @@ async fn make_slot(settings: &Settings, client: &Client, connect: Option<&Connec
     tracing::info!(slot = pipeline, "replication slot made");
     // The first transaction behind the slot, so that the one that does not know the commit before it is older than L0.
     replication::emit(client, replication::BARRIER_PREFIX, "").await?;
-    if let Some(connect) = connect
-        && has_offsets(connect, pipeline).await?
-    {
+    if let Some(connect) = connect {
         let placeholder = connector_config::placeholder(client, pipeline).await?;
         let config = connector_config::build(settings, &placeholder)?;
         let reset = connect.reset_offsets(pipeline, &config).await;
         reset.map_err(|error| Failure::from(&error)).context("resetting the connector's offsets")?;
     }
     Ok(())
-}
-
-async fn has_offsets(connect: &Connect, pipeline: &str) -> anyhow::Result<bool> {
-    let offset = connect.offset(pipeline).await;
-    Ok(offset.map_err(|error| Failure::from(&error)).context("looking at the connector's offsets")?.is_some())
 }
 
 async fn drop_slot(client: &Client, slot: &str) -> anyhow::Result<()> {

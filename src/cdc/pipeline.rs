@@ -19,7 +19,7 @@ use super::status::Status;
 use super::writer::shown;
 use super::{continuity, preflight, shapes};
 use crate::config::Settings;
-use crate::domain::Lsn;
+use crate::domain::{Failure, Lsn};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::connector_config;
@@ -38,6 +38,17 @@ pub enum Stop {
     Asked,
     /// The lease is lost, or a part could not be reached at the start: begin again.
     Again(anyhow::Error),
+}
+
+impl Stop {
+    /// As the end of a request that was in work.
+    pub(super) fn into_failure(self) -> anyhow::Error {
+        match self {
+            Self::Again(error) => error.context(Failure::Unavailable("the sink has to begin again".into())),
+            Self::Halt(halt) => Failure::Config(halt.to_string()).into(),
+            Self::Cancelled | Self::Asked => Failure::Unavailable("the sink is stopping".into()).into(),
+        }
+    }
 }
 
 /// A sink of one pipeline.

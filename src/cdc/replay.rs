@@ -143,7 +143,7 @@ impl Replay<'_> {
         for (number, letter) in page.iter().enumerate() {
             verdicts.push(self.judge(&mut batch, number, letter));
         }
-        self.writer.complete(&mut batch).await.map_err(stopped)?;
+        self.writer.complete(&mut batch).await.map_err(Stop::into_failure)?;
         // Rows that lacked values which are nowhere; they are known by the places that their events were given.
         let places: HashMap<String, usize> = page.iter().enumerate().filter_map(place).collect();
         for unresolved in batch.letters.drain(..) {
@@ -153,7 +153,7 @@ impl Replay<'_> {
         }
         self.reread(&mut batch, page, &mut verdicts).await?;
         if batch.rows() > 0 {
-            self.writer.insert(&batch).await.map_err(stopped)?;
+            self.writer.insert(&batch).await.map_err(Stop::into_failure)?;
             // A batch like any other: whoever compares batch numbers sees that something has changed.
             self.at.batch += 1;
             checkpoint::store(&self.desk.clickhouse, self.desk.pipeline(), &self.at).await?;
@@ -315,14 +315,6 @@ async fn read_again(
         (number, stored.map_or_else(|error| Verdict::Parked(error.to_string()), |()| Verdict::Stored))
     });
     Ok(judged.collect())
-}
-
-fn stopped(stop: Stop) -> anyhow::Error {
-    match stop {
-        Stop::Again(error) => error.context(Failure::Unavailable("the mirror has changed meanwhile".into())),
-        Stop::Halt(halt) => Failure::Config(halt.to_string()).into(),
-        Stop::Cancelled | Stop::Asked => Failure::Unavailable("the sink is stopping".into()).into(),
-    }
 }
 
 #[cfg(test)]

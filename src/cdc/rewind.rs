@@ -4,6 +4,8 @@
 use super::batch::record_hash;
 use super::desk::Desk;
 use super::envelope::{self, Event};
+use super::pipeline::Stop;
+use super::source;
 use crate::domain::{Failure, Lsn, RewindTo};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::kafka::{self, Record, Topic};
@@ -23,7 +25,8 @@ const DISORDER_US: i64 = 1_000_000;
 /// Moves the checkpoint back to `to`.
 ///
 /// # Errors
-/// `Failure::Usage` when that is forward, or before what can be read again; `Failure::Config` before the first load.
+/// `Failure::Usage` when that is forward, or before what can be read again; `Failure::Config` before the first load, and
+/// when the topic is not the one that was applied.
 pub(super) async fn rewind(desk: &Desk, to: RewindTo) -> anyhow::Result<Outcome> {
     let pipeline = desk.pipeline();
     let not_loaded = || Failure::Config("nothing was loaded yet; run `platform load`".into());
@@ -35,7 +38,8 @@ pub(super) async fn rewind(desk: &Desk, to: RewindTo) -> anyhow::Result<Outcome>
         let text = "the checkpoint is of another log than the mirror; run `platform load`";
         return Err(Failure::Config(text.into()).into());
     }
-    let mut topic = Topic::new(&desk.settings.kafka, &desk.settings.sink.topic)?;
+    // Proves that it still is the topic that was applied: in another one an earlier place would hide a hole.
+    let mut topic = source::open(&desk.settings, &latest).await.map_err(Stop::into_failure)?;
     let (first, _) = topic.bounds().await?;
     let bounds = Bounds { first, start: start.map_or(0, |start| start.offset), next: latest.next_offset };
     let offset = match to {

@@ -117,7 +117,9 @@ async fn offset_of_lsn(topic: &mut Topic, bounds: &Bounds, latest: &Checkpoint, 
     }
     // An event knows the end of the commit before its own. So the first event that knows a commit behind `lsn` comes after
     // the transaction in question, and what the event before it knows is what all events of that transaction know.
-    let found = first_reached(topic, bounds, Goal::Commit(lsn)).await?;
+    // A commit that ended exactly at `lsn` lies before it.
+    let behind = Lsn::new(lsn.get().saturating_add(1));
+    let found = first_reached(topic, bounds, Goal::Commit(behind)).await?;
     let own = found.before.ok_or_else(|| bounds.refuse_before(&lsn))?;
     let begin = first_reached(topic, bounds, Goal::Commit(own)).await?;
     // The first events of a topic that was cut may be the end of their transaction.

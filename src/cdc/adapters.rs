@@ -1,5 +1,6 @@
 //! The writer's ports on the real ClickHouse and PostgreSQL.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use crate::store::{postgres, replication, rows_by_key};
 
 /// How long rows that were read again wait until what they show is flushed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long rows wait to be read again until their transactions are visible. A commit is streamed once it is flushed, and
+/// visible a moment later; with a synchronous standby, when that has confirmed it.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// ClickHouse.
 #[derive(Debug)]
@@ -75,14 +80,33 @@ pub(super) struct PostgresOrigin {
     pub(super) client: tokio::sync::Mutex<Option<Client>>,
 }
 
+impl PostgresOrigin {
+    async fn open(&self, held: Option<Client>) -> anyhow::Result<Client> {
+        match held {
+            Some(client) if !client.is_closed() => Ok(client),
+            _ => postgres::connect(&self.settings, "platform sink").await,
+        }
+    }
+}
+
 #[async_trait]
 impl Origin for PostgresOrigin {
+    async fn until_visible(&self, transactions: &BTreeSet<u32>) -> anyhow::Result<()> {
+        let mut held = self.client.lock().await;
+        let client = self.open(held.take()).await?;
+        let deadline = tokio::time::Instant::now() + VISIBLE_TIMEOUT;
+        while !replication::are_visible(&client, transactions).await? {
+            let late = "an event's transaction is not visible yet: a synchronous standby may not have confirmed it";
+            anyhow::ensure!(tokio::time::Instant::now() < deadline, late);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        *held = Some(client);
+        Ok(())
+    }
+
     async fn reread(&self, table: &Arc<Table>, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread> {
         let mut held = self.client.lock().await;
-        let client = match held.take() {
-            Some(client) if !client.is_closed() => client,
-            _ => postgres::connect(&self.settings, "platform sink").await?,
-        };
+        let client = self.open(held.take()).await?;
         let rows = read(&client, table, keys, meta).await?;
         *held = Some(client);
         Ok(rows)

@@ -239,6 +239,21 @@ struct Source<'a> {
     ts_us: Option<i64>,
 }
 
+/// The transaction of an event, as PostgreSQL's 32-bit number; `None` when the message does not say it.
+pub(super) fn transaction(value: &[u8]) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Message {
+        source: Numbered,
+    }
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        #[serde(rename = "txId")]
+        transaction: Option<u64>,
+    }
+    let message: Message = serde_json::from_slice(value).ok()?;
+    u32::try_from(message.source.transaction? & u64::from(u32::MAX)).ok()
+}
+
 /// Reads a message's value; `None` is a tombstone of the topic. With a guess the row may have been read into its block:
 /// the event then says `After::Read`, or is an error, and what is not made a row must be forgotten there. `None`: the guess
 /// was wrong, and the message is to be read again without one.

@@ -1,6 +1,6 @@
 //! What the writer asks of the outside. The real stores answer in `adapters`; tests answer with models.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +44,10 @@ impl Reread {
 /// PostgreSQL, where what an event lacks is read again.
 #[async_trait]
 pub(super) trait Origin: Send + Sync {
+    /// Waits until everybody sees what these transactions have written: an event may come before its own commit is visible.
+    async fn until_visible(&self, _transactions: &BTreeSet<u32>) -> anyhow::Result<()> {
+        Ok(())
+    }
     /// The rows with these keys (texts, column by column), as they are now, once they are flushed.
     async fn reread(&self, table: &Arc<Table>, keys: &[Vec<String>], meta: RowMeta) -> anyhow::Result<Reread>;
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Deferred, Newest, TableBatch};
+use super::envelope;
 use super::halt::Halt;
 use super::letters::{self, Wrong};
 use super::pipeline::Stop;
@@ -126,9 +127,15 @@ impl Writer {
         if keys.is_empty() {
             return Ok(Reread::new(&entry.table));
         }
+        let transactions =
+            deferred.iter().filter_map(|row| envelope::transaction(row.record.value.as_deref()?)).collect();
+        let read = async || {
+            self.origin.until_visible(&transactions).await?;
+            self.origin.reread(&entry.table, &keys, first.meta).await
+        };
         let mut wait = self.first_wait();
         loop {
-            match self.origin.reread(&entry.table, &keys, first.meta).await {
+            match read().await {
                 Ok(rows) => return Ok(rows),
                 Err(error) => {
                     counter!("platform_sink_retries_total", "step" => "reread").increment(1);

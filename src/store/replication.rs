@@ -1,5 +1,7 @@
 //! What the log needs from PostgreSQL: positions, the slot, messages, the identity, and who is still running.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
 use tokio_postgres::Client;
 
@@ -153,6 +155,29 @@ pub async fn snapshot_xmax(client: &Client) -> anyhow::Result<u64> {
     Ok(row.try_get::<_, String>(0)?.parse()?)
 }
 
+/// Whether a statement that begins now sees what these transactions (32-bit numbers of recent ones) have written.
+///
+/// # Errors
+/// PostgreSQL's.
+pub async fn are_visible(client: &Client, transactions: &BTreeSet<u32>) -> anyhow::Result<bool> {
+    if transactions.is_empty() {
+        return Ok(true);
+    }
+    let xmax = snapshot_xmax(client).await?;
+    let whole: Vec<String> =
+        transactions.iter().filter_map(|number| whole_number(*number, xmax)).map(|number| number.to_string()).collect();
+    let sql = "select coalesce(bool_and(pg_visible_in_snapshot(number::xid8, pg_current_snapshot())), true) \
+               from unnest($1::text[]) number";
+    let row = client.query_one(sql, &[&whole]).await.context("asking whether transactions are visible")?;
+    Ok(row.try_get(0)?)
+}
+
+/// The 64-bit number of a transaction within 2^31 of `near`, as PostgreSQL compares them.
+fn whole_number(number: u32, near: u64) -> Option<u64> {
+    let low = u32::try_from(near & u64::from(u32::MAX)).ok()?;
+    near.checked_add_signed(i32::from_ne_bytes(number.wrapping_sub(low).to_ne_bytes()).into())
+}
+
 /// Whether every transaction before `xid` has ended.
 ///
 /// # Errors
@@ -184,4 +209,24 @@ pub async fn running(client: &Client) -> anyhow::Result<Vec<Running>> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transactions_get_the_epoch_that_is_nearest() {
+        let wrap = 1u64 << 32;
+        for (number, near, whole) in [
+            (700, 703, Some(700)),
+            (705, 703, Some(705)),
+            (u32::MAX, wrap + 2, Some(wrap - 1)),
+            (3, wrap - 1, Some(wrap + 3)),
+            (3, 3 * wrap + 10, Some(3 * wrap + 3)),
+            (u32::MAX, 2, None),
+        ] {
+            assert_eq!(whole_number(number, near), whole, "{number} near {near}");
+        }
+    }
 }

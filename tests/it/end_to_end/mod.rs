@@ -11,6 +11,7 @@ mod schema_changes;
 mod value_samples;
 mod values;
 mod verify;
+mod visibility;
 mod workload;
 
 use std::time::Duration;

@@ -26,11 +26,12 @@ up: cargo engines ## run the whole platform here until Ctrl-C; ARGS='…' go to 
 	@exec $(BINARY) up $(ARGS)
 
 test: cargo engines $(if $(REQUIREMENTS),.venv/.stamp) ## run all tests; ARGS='…' go to `cargo test`
-	@cargo test --locked $(ARGS)
+	@cargo test --locked --features failpoints $(ARGS)
 
 check: cargo ## formatting, lints and documentation, without a warning
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
+	@cargo clippy --all-targets --features failpoints --locked -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
 bench: cargo engines ## run the benchmarks; ARGS='…' go to `cargo bench`

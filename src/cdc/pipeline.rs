@@ -156,6 +156,7 @@ impl Pipeline {
 
     async fn start(&self) -> anyhow::Result<Result<Stop, Stop>> {
         let Some(lease) = self.lease().await? else { return Ok(Err(Stop::Cancelled)) };
+        failpoint!("sink.lease-taken");
         let pipeline = &self.settings.sink.pipeline;
         let Some(checkpoint) = checkpoint::latest(&self.clickhouse, pipeline).await? else {
             return Ok(Err(Stop::Halt(Halt::NotLoaded)));
@@ -186,6 +187,7 @@ impl Pipeline {
         );
         self.term.store(checkpoint.term + 1, Ordering::SeqCst);
         self.status.set("running");
+        failpoint!("sink.started");
         Ok(Ok(self.flow(decoder, checkpoint, &log, topic, lease).await))
     }
 
@@ -312,6 +314,7 @@ impl Pipeline {
                 if let Err(stop) = self.take(decoder, &mut batch, (record, before), &mut outbox, now).await {
                     return stop;
                 }
+                failpoint!("sink.decoded");
                 let full = batch.rows() >= sink.batch_rows_max || batch.bytes >= sink.batch_bytes_max;
                 if full || batch.incomplete >= sink.reread_rows_max {
                     batch = outbox.send(batch, Some(record)).await;
@@ -376,9 +379,11 @@ impl Pipeline {
             *batch = outbox.send(old, last).await;
         }
         outbox.all_written().await;
+        failpoint!("structure.all-written");
         let known = decoder.tables.clone();
         let refreshed = shapes::refresh(&self.settings, &self.clickhouse, &self.status, decoder).await;
         refreshed.context("reading the tables' shapes").map_err(Stop::Again)?;
+        failpoint!("structure.refreshed");
         if decoder.tables != known {
             decoder.history.clear();
         }

@@ -67,6 +67,7 @@ pub(super) async fn run(
                     wait = first_wait;
                 }
                 if let Some(last) = records.last() {
+                    failpoint!("sink.fetched");
                     offset = last.offset.saturating_add(1);
                     let behind = end.saturating_sub(offset);
                     if out.send(Fetched { records, behind }).await.is_err() {

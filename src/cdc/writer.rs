@@ -38,7 +38,9 @@ impl Writer {
     pub(super) async fn write(&mut self, mut batch: Batch) -> Result<(), Stop> {
         let begun = Instant::now();
         for (table, floor) in &batch.floors {
+            failpoint!("sink.before-floor");
             self.repeated("floor", || self.store.raise_floor(table, *floor)).await?;
+            failpoint!("sink.after-floor");
         }
         let mut unresolved = Vec::new();
         for entry in batch.tables.values_mut() {
@@ -46,19 +48,25 @@ impl Writer {
         }
         batch.letters.extend(unresolved);
         if !batch.letters.is_empty() {
+            failpoint!("sink.before-park");
             self.repeated("park", || self.store.park(&batch.letters)).await?;
+            failpoint!("sink.after-park");
             counter!("platform_sink_dead_letters_total").increment(count(batch.letters.len()));
             let first = batch.letters.first().map_or("", |letter| letter.detail.as_str());
             tracing::warn!(rows = batch.letters.len(), first, "rows parked in platform.dead_letters");
         }
         for entry in batch.tables.values().filter(|entry| entry.block.rows() > 0) {
+            failpoint!("sink.before-insert");
             let inserting = Instant::now();
             self.repeated("insert", || self.store.insert(&entry.table, &entry.block)).await?;
+            failpoint!("sink.after-insert");
             histogram!("platform_sink_insert_duration_seconds").record(inserting.elapsed().as_secs_f64());
         }
         self.batch += 1;
         let checkpoint = self.checkpoint(&batch);
+        failpoint!("sink.before-checkpoint");
         self.repeated("checkpoint", || self.store.checkpoint(&checkpoint)).await?;
+        failpoint!("sink.after-checkpoint");
         counter!("platform_sink_events_total").increment(batch.events);
         counter!("platform_sink_rows_total").increment(count(batch.rows()));
         counter!("platform_sink_batches_total").increment(1);
@@ -112,9 +120,13 @@ impl Writer {
             return Ok(Reread::new(&entry.table));
         }
         let mut wait = self.first_wait();
+        failpoint!("sink.before-reread");
         loop {
             match self.origin.reread(&entry.table, &keys, first.meta).await {
-                Ok(rows) => return Ok(rows),
+                Ok(rows) => {
+                    failpoint!("sink.after-reread");
+                    return Ok(rows);
+                }
                 Err(error) => {
                     counter!("platform_sink_retries_total", "step" => "reread").increment(1);
                     tracing::warn!(table = %entry.table.name(), error = format!("{error:#}"), wait_ms = wait.as_millis(), "rows cannot be read again yet");

@@ -243,6 +243,7 @@ impl ClickHouse {
     ) -> Result<(), Error> {
         let mut insert = self.begin_insert(table, columns, settings);
         insert.send(blocks).await?;
+        failpoint!("insert.sent");
         insert.end().await
     }
 

@@ -68,6 +68,7 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
     let client = postgres::connect(&settings.postgres, "platform load").await?;
     client.batch_execute("set statement_timeout = 0").await?;
     lock(&client, Duration::from_secs(settings.load.wait_lock_timeout_s)).await?;
+    failpoint!("load.locked");
     let clickhouse = ClickHouse::new(&settings.clickhouse)?;
     let mut tables = choose(&client, settings, names).await?;
     let (log, new_slot) = prepare_log(settings, &client, &clickhouse, names.is_empty()).await?;
@@ -125,14 +126,17 @@ impl Round<'_> {
                 .await
                 .with_context(|| format!("making the mirror of {}", table.name()))?;
             self.store_state(table, TableState::Loading, version, Lsn::ZERO, 0).await?;
+            failpoint!("load.loading-stored");
         }
         let snapshot = snapshot::open(self.client, &self.settings.postgres, &self.settings.load, self.l0).await?;
+        failpoint!("load.snapshot-open");
         let guard = copy::lock(self.settings, tables, &snapshot).await;
         if let Some(table) = self.changed(tables).await? {
             tracing::warn!(table = %table, "the table has changed since the load began; it begins again");
             return Ok(None);
         }
         let guard = guard?;
+        failpoint!("load.tables-locked");
         tracing::info!(log = self.log.number, l0 = %self.l0, snapshot = %snapshot.lsn, tables = tables.len(), "copying");
         let copied = match copy::tables(self.settings, tables, &guard, &snapshot, version, self.progress).await {
             Err(error) if error.is::<copy::Blocked>() => {
@@ -141,11 +145,14 @@ impl Round<'_> {
             }
             copied => copied?,
         };
+        failpoint!("load.copied");
         snapshot.close().await?;
         let mut loaded = Vec::new();
         for (table, counts) in tables.iter().zip(copied) {
             mirror::raise_floor(self.clickhouse, table.name(), version, "load").await.context("raising the floor")?;
+            failpoint!("load.floor-raised");
             self.store_state(table, TableState::Live, version, snapshot.lsn, counts.rows).await?;
+            failpoint!("load.live-stored");
             loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
         }
         // Held until here: a change between the copy and `live` would be taken for one that this load has seen.
@@ -242,6 +249,7 @@ async fn prepare_log(
     }
     if !slot {
         replication::create_slot(client, pipeline).await?;
+        failpoint!("load.slot-made");
         tracing::info!(slot = pipeline, "replication slot made");
         if newest.is_some() && !settings.connect.url.is_empty() {
             // Offsets of an earlier slot would make the task fail, or skip.
@@ -249,6 +257,7 @@ async fn prepare_log(
             let config = connector_config::build(settings, &placeholder)?;
             let reset = Connect::new(&settings.connect)?.reset_offsets(pipeline, &config).await;
             reset.map_err(|error| Failure::from(&error)).context("resetting the connector's offsets")?;
+            failpoint!("load.offsets-reset");
         }
     }
     let log = match (same, newest.as_ref()) {
@@ -268,6 +277,7 @@ async fn remember_first_load(clickhouse: &ClickHouse, log: Log, l0: Lsn) -> anyh
     }
     let log = Log { first_load: l0, ..log };
     mirror::store_log(clickhouse, &log).await.context("remembering the log")?;
+    failpoint!("load.log-stored");
     Ok(log)
 }
 
@@ -308,5 +318,8 @@ async fn move_checkpoint(
         heartbeat: -1,
         committed_at: chrono::DateTime::UNIX_EPOCH,
     };
-    checkpoint::store(clickhouse, pipeline, &checkpoint).await.context("storing the checkpoint")
+    failpoint!("load.before-checkpoint");
+    checkpoint::store(clickhouse, pipeline, &checkpoint).await.context("storing the checkpoint")?;
+    failpoint!("load.after-checkpoint");
+    Ok(())
 }

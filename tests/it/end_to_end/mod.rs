@@ -1,5 +1,6 @@
 //! The whole real stack: PostgreSQL, Debezium, Kafka, the sink, ClickHouse's engine.
 
+mod crash_points;
 mod equality;
 mod large_transactions;
 mod loads;

@@ -122,11 +122,12 @@ impl Round<'_> {
             Version::of_load(self.log.number, self.l0).context("the log's position does not fit into a version")?;
         self.log = remember_first_load(self.clickhouse, self.log.clone(), self.l0).await?;
         for table in tables {
+            // First: a mirror that was made anew, and filled by nobody, looks like one that has everything.
+            self.store_state(table, TableState::Loading, version, Lsn::ZERO, 0).await?;
+            failpoint!("load.loading-stored");
             mirror::prepare_table(self.clickhouse, table)
                 .await
                 .with_context(|| format!("making the mirror of {}", table.name()))?;
-            self.store_state(table, TableState::Loading, version, Lsn::ZERO, 0).await?;
-            failpoint!("load.loading-stored");
         }
         let snapshot = snapshot::open(self.client, &self.settings.postgres, &self.settings.load, self.l0).await?;
         failpoint!("load.snapshot-open");

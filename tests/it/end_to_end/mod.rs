@@ -1,5 +1,7 @@
 //! The whole real stack: PostgreSQL, Debezium, Kafka, the sink, ClickHouse's engine.
 
+mod chaos;
+mod chaos_faults;
 mod crash_points;
 mod equality;
 mod large_transactions;
@@ -43,8 +45,14 @@ impl Hands {
 
     /// Waits until everything committed so far is applied.
     async fn caught_up(&self) {
+        self.caught_up_within(CATCH_UP, async || {}).await;
+    }
+
+    /// As `caught_up`, with another limit; `check` may say while it waits that waiting is in vain.
+    async fn caught_up_within(&self, limit: Duration, check: impl AsyncFn()) {
         let barrier = replication::emit(&self.postgres, replication::BARRIER_PREFIX, "").await.expect("written");
-        wait_until("the watermark passes the barrier", CATCH_UP, || async {
+        wait_until("the watermark passes the barrier", limit, || async {
+            check().await;
             let latest = checkpoint::latest(&self.clickhouse, "platform").await;
             latest.ok().flatten().is_some_and(|checkpoint| checkpoint.watermark >= barrier)
         })

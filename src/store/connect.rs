@@ -144,12 +144,12 @@ impl Connect {
         }
     }
 
-    /// Forgets where the connector stood, so that it begins at the slot's position. Offsets outlive a connector that was
-    /// deleted: one that is not there is made with `config`, stopped, for as long as this takes.
+    /// Stops the connector and forgets where it stood, so that it begins at the slot's position when it goes on. Offsets
+    /// outlive a connector that was deleted: one that is not there is made with `config`, stopped. Returns whether it was there.
     ///
     /// # Errors
     /// See `Error`; `Refused` when it does not stop within ten seconds.
-    pub async fn reset_offsets(&self, name: &str, config: &BTreeMap<String, String>) -> Result<(), Error> {
+    pub async fn stop_and_forget(&self, name: &str, config: &BTreeMap<String, String>) -> Result<bool, Error> {
         let is_there = self.config(name).await?.is_some();
         if is_there {
             self.call(Method::PUT, &format!("/connectors/{name}/stop"), None::<&()>).await?;
@@ -160,12 +160,24 @@ impl Connect {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
             match self.call(Method::DELETE, &format!("/connectors/{name}/offsets"), None::<&()>).await {
-                Ok(_) => break,
+                Ok(_) => return Ok(is_there),
                 Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
-        if is_there { self.resume(name).await } else { self.delete(name).await.map(drop) }
+    }
+
+    /// Whether the connector was stopped and its offsets forgotten: `stop_and_forget`, and nothing since.
+    ///
+    /// # Errors
+    /// See `Error`.
+    pub async fn is_stopped_without_offsets(&self, name: &str) -> Result<bool, Error> {
+        let status = self.status(name).await?;
+        if status.is_none_or(|status| status.connector.state != "STOPPED") {
+            return Ok(false);
+        }
+        let offsets = self.call(Method::GET, &format!("/connectors/{name}/offsets"), None::<&()>).await?;
+        Ok(offsets.get("offsets").and_then(Value::as_array).is_some_and(Vec::is_empty))
     }
 
     /// Starts a connector that was stopped or paused; nothing for one that runs.

@@ -9,6 +9,7 @@
 //! snapshot opens only after every transaction that ran at the marker has ended.
 
 mod copy;
+mod slot;
 pub(super) mod snapshot;
 mod watch;
 mod worker;
@@ -24,12 +25,11 @@ use crate::config::Settings;
 use crate::domain::{Failure, Lsn, TableName, Version};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::ClickHouse;
-use crate::store::connect::Connect;
 use crate::store::kafka::{self, Topic};
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
 use crate::store::table_states::{StateChange, TableState};
-use crate::store::{advisory_lock, connector_config, postgres, replication, table_shapes, table_states};
+use crate::store::{advisory_lock, postgres, replication, table_shapes, table_states};
 pub use copy::Progress;
 pub use watch::Watch;
 
@@ -243,23 +243,15 @@ async fn prepare_log(
     let newest =
         mirror::newest_log(clickhouse).await.context("reading the log's number; run `platform migrate` first")?;
     let same = newest.as_ref().filter(|log| log.identity == identity);
-    let slot = replication::slot_exists(client, pipeline).await?;
-    if !all && (!slot || (newest.is_some() && same.is_none())) {
+    let is_there = replication::slot_exists(client, pipeline).await?;
+    if !all && (!is_there || (newest.is_some() && same.is_none())) {
         let text = "the replication slot is gone, or the database is another one: every table must be loaded; run `platform load` without names";
         return Err(Failure::Config(text.into()).into());
     }
-    if !slot {
-        replication::create_slot(client, pipeline).await?;
-        failpoint!("load.slot-made");
-        tracing::info!(slot = pipeline, "replication slot made");
-        if newest.is_some() && !settings.connect.url.is_empty() {
-            // Offsets of an earlier slot would make the task fail, or skip.
-            let placeholder = connector_config::placeholder(client, pipeline).await?;
-            let config = connector_config::build(settings, &placeholder)?;
-            let reset = Connect::new(&settings.connect)?.reset_offsets(pipeline, &config).await;
-            reset.map_err(|error| Failure::from(&error)).context("resetting the connector's offsets")?;
-            failpoint!("load.offsets-reset");
-        }
+    if !is_there {
+        slot::make(settings, client, newest.is_none()).await?;
+    } else if all {
+        slot::finish(settings).await;
     }
     let log = match (same, newest.as_ref()) {
         (Some(log), _) => log.clone(),
@@ -269,7 +261,7 @@ async fn prepare_log(
             Log { number, identity, first_load: Lsn::ZERO }
         }
     };
-    Ok((log, !slot))
+    Ok((log, !is_there))
 }
 
 async fn remember_first_load(clickhouse: &ClickHouse, log: Log, l0: Lsn) -> anyhow::Result<Log> {

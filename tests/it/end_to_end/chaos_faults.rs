@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
 use crate::support::proxy::Mode;
@@ -43,26 +44,64 @@ pub(super) enum Fault {
     NewTable,
 }
 
-/// Draws the next fault, and how long nothing else goes wrong after it.
-pub(super) fn draw(random: &mut ChaCha8Rng) -> (Fault, Duration) {
-    let mut millis = |from: u64, to: u64| Duration::from_millis(random.random_range(from..to));
-    let (short, calm, zombie) = (millis(200, 4000), millis(100, 2500), millis(3000, 6000));
-    let mut one = |limit: usize| random.random_range(0..limit);
-    let mode = [Mode::Closed, Mode::Stalled, Mode::Slow][one(3)];
-    let fault = match one(20) {
-        0..3 => Fault::Kill(PARTS[one(PARTS.len())]),
-        3..5 => Fault::Pause(PARTS[one(PARTS.len())], short),
-        5 => Fault::RestartPostgres,
-        6 | 7 => Fault::KillSink(one(2)),
-        8 => Fault::PauseSink(one(2), short),
-        9 => Fault::Zombie(one(2), zombie),
-        10 | 11 => Fault::ClickHouse(mode, short),
-        12 => Fault::Postgres(mode, short),
-        13..16 => Fault::Lies([100, 300, 600][one(3)], short),
-        16 => Fault::EndSessions,
-        17 => Fault::Load([None, Some("notes"), Some("shifting")][one(3)]),
-        18 => [Fault::NewColumn, Fault::DropColumn][one(2)],
-        _ => Fault::NewTable,
-    };
-    (fault, calm)
+/// Every fault in a shuffled order, again and again: each of them in every minute or two.
+#[derive(Debug)]
+pub(super) struct Plan {
+    random: ChaCha8Rng,
+    left: Vec<Fault>,
+}
+
+impl Plan {
+    pub(super) fn of(seed: u64) -> Self {
+        Self { random: ChaCha8Rng::seed_from_u64(seed), left: Vec::new() }
+    }
+
+    /// The next fault, and how long nothing else goes wrong after it.
+    pub(super) fn next(&mut self) -> (Fault, Duration) {
+        if self.left.is_empty() {
+            self.left = self.all();
+            self.left.shuffle(&mut self.random);
+        }
+        let calm = self.millis(100, 1500);
+        (self.left.pop().expect("just filled"), calm)
+    }
+
+    fn all(&mut self) -> Vec<Fault> {
+        let mut faults = vec![
+            Fault::RestartPostgres,
+            Fault::KillSink(0),
+            Fault::KillSink(1),
+            Fault::EndSessions,
+            Fault::Load(None),
+            Fault::Load(Some("notes")),
+            Fault::Load(Some("shifting")),
+            Fault::NewColumn,
+            Fault::DropColumn,
+            Fault::NewTable,
+        ];
+        for part in PARTS {
+            faults.push(Fault::Kill(part));
+            faults.push(Fault::Pause(part, self.short()));
+        }
+        for sink in 0..2 {
+            faults.push(Fault::PauseSink(sink, self.short()));
+            faults.push(Fault::Zombie(sink, self.millis(3000, 5000)));
+        }
+        for mode in [Mode::Closed, Mode::Stalled, Mode::Slow] {
+            faults.push(Fault::ClickHouse(mode, self.short()));
+            faults.push(Fault::Postgres(mode, self.short()));
+        }
+        for per_mille in [100, 300, 600] {
+            faults.push(Fault::Lies(per_mille, self.short()));
+        }
+        faults
+    }
+
+    fn short(&mut self) -> Duration {
+        self.millis(200, 2500)
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.random.random_range(from..to))
+    }
 }

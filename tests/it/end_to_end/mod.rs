@@ -8,6 +8,7 @@ mod large_transactions;
 mod loads;
 mod preflight;
 mod schema_changes;
+mod twins;
 mod value_samples;
 mod values;
 mod verify;

@@ -39,6 +39,29 @@ pub enum Halt {
         "the database is another one, or was restored or promoted (system identifier or timeline differ); run `platform load`"
     )]
     LogChanged,
+    /// The log ends before what was applied: the database is an earlier copy of itself.
+    #[error(
+        "the database was restored to an earlier point: its log ends at {position}, and changes up to {watermark} are applied; run `platform load`"
+    )]
+    LogWentBack {
+        /// End of the log.
+        position: Lsn,
+        /// Everything committed below is applied.
+        watermark: Lsn,
+    },
+    /// The slot is gone, or PostgreSQL has removed the log that it needs.
+    #[error("the replication slot is gone or has lost its log, so changes are lost; run `platform load`")]
+    SlotLost,
+    /// The slot begins after what the connector has sent.
+    #[error(
+        "the replication slot was moved or made anew: it begins at {confirmed}, and the connector has sent the log up to {offset}; run `platform load`"
+    )]
+    SlotMoved {
+        /// What the slot does not send again.
+        confirmed: Lsn,
+        /// What the connector has remembered.
+        offset: Lsn,
+    },
     /// The topic does not hold the next offset any more.
     #[error("offset {0} is not in the topic any more: changes are lost; run `platform load`")]
     OffsetOutOfRange(i64),
@@ -69,6 +92,9 @@ impl Halt {
             Self::SequenceRestarted { .. } => "sequence-restarted",
             Self::HeartbeatGap { .. } => "heartbeat-gap",
             Self::LogChanged => "log-changed",
+            Self::LogWentBack { .. } => "log-went-back",
+            Self::SlotLost => "slot-lost",
+            Self::SlotMoved { .. } => "slot-moved",
             Self::OffsetOutOfRange(_) => "offset-out-of-range",
             Self::TopicRecreated(_) => "topic-recreated",
             Self::Topic(_) => "topic",

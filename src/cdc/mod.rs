@@ -9,6 +9,7 @@
 
 mod adapters;
 mod batch;
+mod continuity;
 mod decoder;
 #[cfg(test)]
 mod decoder_tests;

@@ -17,7 +17,7 @@ use super::outbox::Outbox;
 use super::source::{self, Fetched};
 use super::status::Status;
 use super::writer::{Writer, shown};
-use super::{preflight, shapes};
+use super::{continuity, preflight, shapes};
 use crate::config::Settings;
 use crate::domain::Lsn;
 use crate::store::checkpoint::{self, Checkpoint};
@@ -130,19 +130,31 @@ impl Pipeline {
     /// Whether a checkpoint of a higher term is there. While ClickHouse does not answer, nothing is known.
     async fn is_overtaken(&self) -> bool {
         let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await;
-        let own = self.term.load(Ordering::SeqCst);
-        latest.ok().flatten().is_some_and(|checkpoint| checkpoint.term > own)
+        self.overtakes(latest.ok().flatten().as_ref())
     }
 
-    /// Ends when this sink may not write any more: the lease is lost, or a load has moved the checkpoint.
-    async fn lost(&self, lease: &Lease) -> Stop {
+    fn overtakes(&self, latest: Option<&Checkpoint>) -> bool {
+        latest.is_some_and(|checkpoint| checkpoint.term > self.term.load(Ordering::SeqCst))
+    }
+
+    /// Ends when this sink may not go on: the lease is lost, a load has moved the checkpoint, or the database, the slot or
+    /// the connector do not continue what was applied.
+    async fn lost(&self, lease: &Lease, log: &Log) -> Stop {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             if !lease.is_held().await {
                 return Stop::Again(anyhow::anyhow!("the connection that holds the writer's lease is lost"));
             }
-            if self.is_overtaken().await {
+            let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await.ok().flatten();
+            if self.overtakes(latest.as_ref()) {
                 return Stop::Again(anyhow::anyhow!("a load has moved the checkpoint"));
+            }
+            let watermark =
+                latest.filter(|latest| latest.log == log.number).map_or(Lsn::ZERO, |latest| latest.watermark);
+            match continuity::check(&self.settings, lease.client(), log, watermark).await {
+                Ok(None) => {}
+                Ok(Some(halt)) => return Stop::Halt(halt),
+                Err(error) => tracing::debug!(error = format!("{error:#}"), "PostgreSQL does not say how it stands"),
             }
         }
     }
@@ -165,9 +177,11 @@ impl Pipeline {
         let Some(log) = mirror::newest_log(&self.clickhouse).await? else {
             return Ok(Err(Stop::Halt(Halt::NotLoaded)));
         };
-        let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
-        let placeholder = connector_config::placeholder(&client, pipeline).await?;
-        drop(client);
+        let watermark = if checkpoint.log == log.number { checkpoint.watermark } else { Lsn::ZERO };
+        if let Some(halt) = continuity::check(&self.settings, lease.client(), &log, watermark).await? {
+            return Ok(Err(Stop::Halt(halt)));
+        }
+        let placeholder = connector_config::placeholder(lease.client(), pipeline).await?;
         if let Some(wrong) = preflight::check(&self.settings, &placeholder, checkpoint.next_offset == 0).await? {
             return Ok(Err(Stop::Halt(Halt::Connector(wrong))));
         }
@@ -237,7 +251,7 @@ impl Pipeline {
         });
         let stop = tokio::select! {
             stop = self.decode(&mut decoder, start, records, outbox) => stop,
-            stop = self.lost(&lease) => stop,
+            stop = self.lost(&lease, log) => stop,
             () = local.cancelled() => Stop::Cancelled,
             ended = &mut source => ended.unwrap_or_else(|error| Stop::Again(error.into())),
             ended = &mut writing => match ended {

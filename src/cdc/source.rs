@@ -48,6 +48,13 @@ async fn record_at(sink: &config::Sink, topic: &mut Topic, offset: i64) -> Resul
     Ok(records.into_iter().find(|record| record.offset == offset))
 }
 
+/// Whether the record before `offset` is the one with this hash; nothing is known before the first one.
+async fn is_same(sink: &config::Sink, topic: &mut Topic, offset: i64, hash: Option<&str>) -> Result<bool, Error> {
+    let Some(hash) = hash else { return Ok(true) };
+    let last = record_at(sink, topic, offset.saturating_sub(1)).await?;
+    Ok(last.is_some_and(|record| record_hash(&record) == hash))
+}
+
 /// Fetches from `offset` on until the receiver is gone or the log cannot be followed.
 pub(super) async fn run(
     mut topic: Topic,
@@ -58,16 +65,24 @@ pub(super) async fn run(
 ) -> Stop {
     let first_wait = Duration::from_millis(settings.retry_wait_ms_min.max(1));
     let mut wait = first_wait;
+    let mut last_hash: Option<String> = None;
     loop {
         match topic.fetch(offset, settings.fetch_bytes_max, settings.fetch_wait_ms_max).await {
             Ok((records, end)) => {
                 if wait > first_wait {
+                    // While nobody looked, the topic may have been made anew and filled beyond this offset.
+                    match is_same(&settings, &mut topic, offset, last_hash.as_deref()).await {
+                        Ok(true) => {}
+                        Ok(false) => return Stop::Halt(Halt::TopicRecreated(offset)),
+                        Err(error) => return Stop::Again(error.into()),
+                    }
                     tracing::info!("Kafka answers again");
                     status.set("running");
                     wait = first_wait;
                 }
                 if let Some(last) = records.last() {
                     failpoint!("sink.fetched");
+                    last_hash = Some(record_hash(last));
                     offset = last.offset.saturating_add(1);
                     let behind = end.saturating_sub(offset);
                     if out.send(Fetched { records, behind }).await.is_err() {

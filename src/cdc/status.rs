@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use metrics::{gauge, histogram};
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::halt::Halt;
 use crate::store::checkpoint::Checkpoint;
@@ -32,17 +33,39 @@ pub struct StatusReport {
     pub committed_at: Option<String>,
     /// Tables that are not mirrored, with the reason.
     pub skipped_tables: Vec<String>,
+    /// What is wrong with the connector, if anything is known.
+    pub connector: Option<String>,
+    /// Seconds since something was last applied, once that is longer than `sink.stalled_after_s` although the heartbeat is
+    /// raised all the time: RUNNING is not health, progress is.
+    pub stalled_s: Option<u64>,
+    #[serde(skip)]
+    stalled_after: Option<Duration>,
+    #[serde(skip)]
+    moved_at: Option<Instant>,
 }
 
 impl Status {
+    /// The status of a sink that is stalled when it has applied nothing for this long.
+    pub fn stalled_after(limit: Duration) -> Self {
+        let status = Self::default();
+        status.update(|report| report.stalled_after = Some(limit));
+        status
+    }
+
     /// The state now.
     pub fn report(&self) -> StatusReport {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let silent = report.moved_at.map(|at| at.elapsed()).filter(|silent| Some(*silent) > report.stalled_after);
+        if report.state == "running" && report.stalled_after.is_some() {
+            report.stalled_s = silent.map(|silent| silent.as_secs());
+        }
+        report
     }
 
     /// Ready: it applies changes, or stands by for another sink that does.
     pub fn is_ready(&self) -> bool {
-        matches!(self.report().state, "running" | "standby")
+        let report = self.report();
+        matches!(report.state, "running" | "standby") && report.stalled_s.is_none()
     }
 
     /// Whether it applies changes.
@@ -53,10 +76,18 @@ impl Status {
     /// Takes a state without a reason.
     pub fn set(&self, state: &'static str) {
         self.update(|report| {
+            if state == "running" {
+                report.moved_at = Some(Instant::now());
+            }
             report.state = state;
             report.reason = None;
             report.detail = None;
         });
+    }
+
+    /// Takes what is wrong with the connector; `None`: nothing.
+    pub(super) fn connector(&self, problem: Option<String>) {
+        self.update(|report| report.connector = problem);
     }
 
     /// Takes the state `waiting`: something it needs does not answer.
@@ -93,6 +124,7 @@ impl Status {
             histogram!("platform_sink_freshness_seconds").record(freshness_us as f64 / 1e6);
         }
         self.update(|report| {
+            report.moved_at = Some(Instant::now());
             report.batch = checkpoint.batch;
             report.next_offset = checkpoint.next_offset;
             report.watermark = checkpoint.watermark.to_string();

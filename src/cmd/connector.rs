@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::domain::Failure;
 use crate::shutdown::Shutdown;
 use crate::store::connect::{Connect, Error, Status};
-use crate::store::{connector_config, postgres};
+use crate::store::{connector, postgres};
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ enum Action {
     Status,
     /// Start what has failed again, and wait until it runs.
     Restart,
-    /// Remove the connector; slot, topic and offsets stay.
+    /// Remove the connector, until `apply` makes it again; slot, topic and offsets stay.
     Delete,
 }
 
@@ -42,7 +42,8 @@ pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::
         .guard(async {
             match args.action {
                 Action::Apply => {
-                    apply(&settings, &connect, limit).await?;
+                    let client = postgres::connect(&settings.postgres, "platform connector").await?;
+                    connector::apply(&settings, &client, &connect, limit).await?;
                     print(&name, &wait_until_running(&connect, &name, limit).await?)
                 }
                 Action::Status => {
@@ -59,6 +60,9 @@ pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::
                     print(&name, &wait_until_running(&connect, &name, limit).await?)
                 }
                 Action::Delete => {
+                    // First, or a sink that runs would make it again.
+                    let client = postgres::connect(&settings.postgres, "platform connector").await?;
+                    connector::want(&client, &name, false).await?;
                     let deleted = connect.delete(&name).await.map_err(|error| Failure::from(&error))?;
                     super::print_result(
                         &serde_json::json!({ "job": "connector delete", "connector": name, "deleted": deleted }),
@@ -67,26 +71,6 @@ pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::
             }
         })
         .await
-}
-
-async fn apply(settings: &Settings, connect: &Connect, limit: Duration) -> anyhow::Result<()> {
-    let client = postgres::connect(&settings.postgres, "platform connector").await?;
-    let placeholder = connector_config::placeholder(&client, &settings.sink.pipeline).await?;
-    let config = connector_config::build(settings, &placeholder)?;
-    let deadline = Instant::now() + limit;
-    loop {
-        match connect.put_config(&settings.sink.pipeline, &config).await {
-            // One that was stopped keeps that state through a change.
-            Ok(()) => {
-                return Ok(connect.resume(&settings.sink.pipeline).await.map_err(|error| Failure::from(&error))?);
-            }
-            // Workers that have just started rebalance for a moment.
-            Err(Error::Rebalancing) if Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            Err(error) => return Err(Failure::from(&error).into()),
-        }
-    }
 }
 
 /// How long a failure must last: right after a change Connect still reports the old task.

@@ -1,5 +1,7 @@
 //! `platform sink`: applies the change events of the topic to ClickHouse, until stopped.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 
 use crate::batch::load::Watch;
@@ -40,11 +42,11 @@ pub async fn run(args: Args, mut settings: Settings, shutdown: Shutdown) -> anyh
     check_types(&settings).await?;
     let metrics = telemetry::metrics_handle()?;
     telemetry::spawn_metrics_upkeep(metrics.clone(), &shutdown);
-    let status = Status::default();
+    let status = Status::stalled_after(Duration::from_secs(settings.sink.stalled_after_s));
     status.set("starting");
     let cancelled = shutdown.token().clone();
     let pipeline = Pipeline::new(settings.clone(), status.clone(), cancelled.clone())?;
-    let supervisor = tokio::spawn(supervise(settings.clone(), cancelled.clone()));
+    let supervisor = tokio::spawn(supervise(settings.clone(), status.clone(), cancelled.clone()));
     let watch = Watch {
         settings: settings.clone(),
         is_active: {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config;
-use crate::domain::Failure;
+use crate::domain::{Failure, Lsn};
 
 /// A client of one Connect cluster.
 #[derive(Debug, Clone)]
@@ -144,15 +144,46 @@ impl Connect {
         }
     }
 
-    /// Stops the connector and forgets where it stood, so that it begins at the slot's position when it goes on. Offsets
-    /// outlive a connector that was deleted: one that is not there is made with `config`, stopped. Returns whether it was there.
+    /// The position up to which the connector has sent and remembered the log; `None` when it remembers nothing, or is not
+    /// there. It remembers first, and then tells its slot.
+    ///
+    /// # Errors
+    /// See `Error`.
+    pub async fn offset(&self, name: &str) -> Result<Option<Lsn>, Error> {
+        #[derive(Deserialize)]
+        struct Offsets {
+            offsets: Vec<Entry>,
+        }
+        #[derive(Deserialize)]
+        struct Entry {
+            offset: BTreeMap<String, Value>,
+        }
+        let answer = self.call(Method::GET, &format!("/connectors/{name}/offsets"), None::<&()>).await;
+        let Some(offsets) = self.optional::<Offsets>(answer)? else { return Ok(None) };
+        // Debezium's names of the last event, of the last that was whole, and of its commit.
+        let positions = offsets.offsets.iter().flat_map(|entry| {
+            ["lsn", "lsn_proc", "lsn_commit"].into_iter().filter_map(|key| entry.offset.get(key)?.as_u64())
+        });
+        Ok(positions.max().map(Lsn::new))
+    }
+
+    /// Stops a connector and its task; its configuration and offsets stay.
+    ///
+    /// # Errors
+    /// See `Error`.
+    pub async fn stop(&self, name: &str) -> Result<(), Error> {
+        self.call(Method::PUT, &format!("/connectors/{name}/stop"), None::<&()>).await.map(drop)
+    }
+
+    /// Forgets where the connector stood, so that it begins at the slot's position. Offsets outlive a connector that was
+    /// deleted: one that is not there is made with `config`, stopped, for as long as this takes.
     ///
     /// # Errors
     /// See `Error`; `Refused` when it does not stop within ten seconds.
-    pub async fn stop_and_forget(&self, name: &str, config: &BTreeMap<String, String>) -> Result<bool, Error> {
+    pub async fn reset_offsets(&self, name: &str, config: &BTreeMap<String, String>) -> Result<(), Error> {
         let is_there = self.config(name).await?.is_some();
         if is_there {
-            self.call(Method::PUT, &format!("/connectors/{name}/stop"), None::<&()>).await?;
+            self.stop(name).await?;
         } else {
             let stopped = serde_json::json!({ "name": name, "config": config, "initial_state": "STOPPED" });
             self.call(Method::POST, "/connectors", Some(&stopped)).await?;
@@ -160,24 +191,22 @@ impl Connect {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
             match self.call(Method::DELETE, &format!("/connectors/{name}/offsets"), None::<&()>).await {
-                Ok(_) => return Ok(is_there),
+                Ok(_) => break,
                 Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
+        failpoint!("load.offsets-forgotten");
+        if is_there { self.resume(name).await } else { self.delete(name).await.map(drop) }
     }
 
-    /// Whether the connector was stopped and its offsets forgotten: `stop_and_forget`, and nothing since.
+    /// Starts a connector that was stopped, which has no place in the log: `reset_offsets` was interrupted.
     ///
     /// # Errors
     /// See `Error`.
-    pub async fn is_stopped_without_offsets(&self, name: &str) -> Result<bool, Error> {
-        let status = self.status(name).await?;
-        if status.is_none_or(|status| status.connector.state != "STOPPED") {
-            return Ok(false);
-        }
-        let offsets = self.call(Method::GET, &format!("/connectors/{name}/offsets"), None::<&()>).await?;
-        Ok(offsets.get("offsets").and_then(Value::as_array).is_some_and(Vec::is_empty))
+    pub async fn resume_forgetful(&self, name: &str) -> Result<(), Error> {
+        let is_stopped = self.status(name).await?.is_some_and(|status| status.connector.state == "STOPPED");
+        if is_stopped && self.offset(name).await?.is_none() { self.resume(name).await } else { Ok(()) }
     }
 
     /// Starts a connector that was stopped or paused; nothing for one that runs.

@@ -26,6 +26,11 @@ impl Lease {
         Ok(row.try_get::<_, bool>(0)?.then_some(Self { client }))
     }
 
+    /// The connection that holds it, for looking at the database that gave it.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Whether the lock is still held: the connection answers.
     pub async fn is_held(&self) -> bool {
         let ask = tokio::time::timeout(Duration::from_secs(5), self.client.batch_execute("select 1"));

@@ -6,6 +6,7 @@ pub mod builds;
 pub mod checkpoint;
 pub mod clickhouse;
 pub mod connect;
+pub mod connector;
 pub mod connector_config;
 pub mod kafka;
 mod kafka_fetch;

@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use tokio_postgres::Client;
 
-use crate::domain::{Failure, Lsn};
+use crate::domain::Lsn;
 
 /// Prefix of the message that a load commits before its snapshot.
 pub const LOAD_PREFIX: &str = "platform.load";
@@ -17,6 +17,35 @@ pub struct LogIdentity {
     pub system_identifier: String,
     /// Rises with each promotion and point-in-time recovery.
     pub timeline: u32,
+}
+
+/// What the database says of the log and of a pipeline's slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceState {
+    /// Which log it writes.
+    pub identity: LogIdentity,
+    /// End of the write-ahead log.
+    pub position: Lsn,
+    /// The slot that keeps what was not sent yet.
+    pub slot: Slot,
+}
+
+/// A replication slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slot {
+    /// There is none, or it belongs to another database or plugin.
+    Missing,
+    /// It is there, but PostgreSQL has removed the log that it needs.
+    Lost,
+    /// It has its log.
+    Kept {
+        /// Whether somebody streams from it: nobody else can move it meanwhile.
+        active: bool,
+        /// Every commit below was confirmed, and is not sent again.
+        confirmed: Lsn,
+        /// Bytes of log that it keeps from being removed.
+        retained_bytes: u64,
+    },
 }
 
 /// A transaction that a load waits for.
@@ -62,29 +91,45 @@ pub async fn emit(client: &Client, prefix: &str, content: &str) -> anyhow::Resul
 /// # Errors
 /// PostgreSQL's.
 pub async fn log_identity(client: &Client) -> anyhow::Result<LogIdentity> {
-    let sql = "select (select system_identifier::text from pg_control_system()), \
-               (select timeline_id::bigint from pg_control_checkpoint())";
-    let row = client.query_one(sql, &[]).await.context("reading the database's identity")?;
+    let sql = format!("select {IDENTITY}");
+    let row = client.query_one(&sql, &[]).await.context("reading the database's identity")?;
+    identity_of(&row)
+}
+
+/// The system identifier and the timeline that is written now. The control file tells the timeline of the last checkpoint,
+/// which is the old one for a moment after a promotion; a standby has no other.
+const IDENTITY: &str = "(select system_identifier::text from pg_control_system()), \
+    case when pg_is_in_recovery() then (select timeline_id::bigint from pg_control_checkpoint()) \
+         else ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint end";
+
+fn identity_of(row: &tokio_postgres::Row) -> anyhow::Result<LogIdentity> {
     Ok(LogIdentity { system_identifier: row.try_get(0)?, timeline: u32::try_from(row.try_get::<_, i64>(1)?)? })
 }
 
-/// Whether the slot exists and still has its log.
+/// What the log and the slot of a pipeline are now.
 ///
 /// # Errors
-/// `Failure::Config` when the slot exists but has lost its log, or belongs to another database or plugin.
-pub async fn slot_exists(client: &Client, slot: &str) -> anyhow::Result<bool> {
-    let sql = "select coalesce(wal_status, '') from pg_replication_slots \
-               where slot_name = $1 and plugin = 'pgoutput' and database = current_database()";
-    let Some(row) = client.query_opt(sql, &[&slot]).await.context("looking for the replication slot")? else {
-        return Ok(false);
+/// PostgreSQL's; among them that it is a standby, which has no log of its own.
+pub async fn source_state(client: &Client, slot: &str) -> anyhow::Result<SourceState> {
+    let sql = format!(
+        "select {IDENTITY}, pg_current_wal_insert_lsn()::text, s.slot_name is not null, coalesce(s.wal_status, ''), \
+                coalesce(s.active, false), coalesce(s.confirmed_flush_lsn, '0/0')::text, \
+                greatest(pg_current_wal_lsn() - s.restart_lsn, 0)::bigint \
+         from (select) as one left join pg_replication_slots s \
+              on s.slot_name = $1 and s.plugin = 'pgoutput' and s.database = current_database()"
+    );
+    let row = client.query_one(&sql, &[&slot]).await.context("looking at the log and the slot")?;
+    let (there, wal_status): (bool, String) = (row.try_get(3)?, row.try_get(4)?);
+    let slot = match (there, wal_status.as_str()) {
+        (false, _) => Slot::Missing,
+        (true, "lost") => Slot::Lost,
+        (true, _) => Slot::Kept {
+            active: row.try_get(5)?,
+            confirmed: row.try_get::<_, String>(6)?.parse()?,
+            retained_bytes: u64::try_from(row.try_get::<_, Option<i64>>(7)?.unwrap_or(0))?,
+        },
     };
-    if row.try_get::<_, String>(0)? == "lost" {
-        let text = format!(
-            "the replication slot {slot} has lost its log; run: select pg_drop_replication_slot('{slot}'), then `platform load`"
-        );
-        return Err(Failure::Config(text).into());
-    }
-    Ok(true)
+    Ok(SourceState { identity: identity_of(&row)?, position: row.try_get::<_, String>(2)?.parse()?, slot })
 }
 
 /// Makes the slot. Waits until transactions that are running have ended.

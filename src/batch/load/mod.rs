@@ -9,7 +9,7 @@
 //! snapshot opens only after every transaction that ran at the marker has ended.
 
 mod copy;
-mod slot;
+mod log;
 pub(super) mod snapshot;
 mod watch;
 mod worker;
@@ -25,7 +25,7 @@ use crate::config::Settings;
 use crate::domain::{Failure, Lsn, TableName, Version};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::ClickHouse;
-use crate::store::kafka::{self, Topic};
+use crate::store::kafka::Topic;
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
 use crate::store::table_states::{StateChange, TableState};
@@ -71,10 +71,18 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
     failpoint!("load.locked");
     let clickhouse = ClickHouse::new(&settings.clickhouse)?;
     let mut tables = choose(&client, settings, names).await?;
-    let (log, new_slot) = prepare_log(settings, &client, &clickhouse, names.is_empty()).await?;
+    let prepared = log::prepare(settings, &client, &clickhouse, names.is_empty()).await?;
     // Read before L0: whatever lies before it in the topic is committed before L0, and so in the snapshot.
     let end = end_of_topic(settings).await?;
-    let mut round = Round { settings, client: &client, clickhouse: &clickhouse, log, progress, l0: Lsn::ZERO };
+    let mut round = Round {
+        settings,
+        client: &client,
+        clickhouse: &clickhouse,
+        log: prepared.log,
+        begins_anew: prepared.begins_anew,
+        progress,
+        l0: Lsn::ZERO,
+    };
     let mut rounds = 1;
     let loaded = loop {
         match round.copy(&tables).await? {
@@ -88,7 +96,7 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
         tables = choose(&client, settings, names).await?;
     };
     if names.is_empty() {
-        move_checkpoint(settings, &clickhouse, round.log.number, end, new_slot).await?;
+        move_checkpoint(settings, &clickhouse, round.log.number, end, prepared.begins_anew).await?;
     }
     Ok(Report {
         job: "load",
@@ -106,6 +114,8 @@ struct Round<'a> {
     client: &'a Client,
     clickhouse: &'a ClickHouse,
     log: Log,
+    /// Whether its first event will not know the commit before it.
+    begins_anew: bool,
     progress: &'a Progress,
     /// L0 of the last round.
     l0: Lsn,
@@ -120,7 +130,9 @@ impl Round<'_> {
         self.l0 = replication::insert_lsn(self.client).await?;
         let version =
             Version::of_load(self.log.number, self.l0).context("the log's position does not fit into a version")?;
-        self.log = remember_first_load(self.clickhouse, self.log.clone(), self.l0).await?;
+        if self.begins_anew {
+            self.log = log::remember_first_load(self.clickhouse, &self.log, self.l0).await?;
+        }
         for table in tables {
             // First: a mirror that was made anew, and filled by nobody, looks like one that has everything.
             self.store_state(table, TableState::Loading, version, Lsn::ZERO, 0).await?;
@@ -230,50 +242,6 @@ pub(super) async fn choose(client: &Client, settings: &Settings, names: &[TableN
     Ok(tables)
 }
 
-/// Makes sure of the topic, the slot and the log's number.
-async fn prepare_log(
-    settings: &Settings,
-    client: &Client,
-    clickhouse: &ClickHouse,
-    all: bool,
-) -> anyhow::Result<(Log, bool)> {
-    let pipeline = &settings.sink.pipeline;
-    kafka::ensure_topic(&settings.kafka, &settings.sink.topic).await?;
-    let identity = replication::log_identity(client).await?;
-    let newest =
-        mirror::newest_log(clickhouse).await.context("reading the log's number; run `platform migrate` first")?;
-    let same = newest.as_ref().filter(|log| log.identity == identity);
-    let is_there = replication::slot_exists(client, pipeline).await?;
-    if !all && (!is_there || (newest.is_some() && same.is_none())) {
-        let text = "the replication slot is gone, or the database is another one: every table must be loaded; run `platform load` without names";
-        return Err(Failure::Config(text.into()).into());
-    }
-    if !is_there {
-        slot::make(settings, client, newest.is_none()).await?;
-    } else if all {
-        slot::finish(settings).await;
-    }
-    let log = match (same, newest.as_ref()) {
-        (Some(log), _) => log.clone(),
-        (None, previous) => {
-            let number =
-                previous.map_or(Some(1), |log| log.number.checked_add(1)).context("65,535 logs are used up")?;
-            Log { number, identity, first_load: Lsn::ZERO }
-        }
-    };
-    Ok((log, !is_there))
-}
-
-async fn remember_first_load(clickhouse: &ClickHouse, log: Log, l0: Lsn) -> anyhow::Result<Log> {
-    if log.first_load != Lsn::ZERO {
-        return Ok(log);
-    }
-    let log = Log { first_load: l0, ..log };
-    mirror::store_log(clickhouse, &log).await.context("remembering the log")?;
-    failpoint!("load.log-stored");
-    Ok(log)
-}
-
 async fn end_of_topic(settings: &Settings) -> anyhow::Result<i64> {
     let mut topic = Topic::new(&settings.kafka, &settings.sink.topic)?;
     let (_, end) = topic.bounds().await.map_err(|error| Failure::Unavailable(error.to_string()))?;
@@ -281,18 +249,18 @@ async fn end_of_topic(settings: &Settings) -> anyhow::Result<i64> {
 }
 
 /// After every table is loaded the log needs to be followed only from `end`: a hole before it does not matter any more. A
-/// sink that has halted, or is down, goes on from here. One that runs is left alone, unless the slot is new: then the hole
-/// is still ahead of it. It sees the higher term and begins again.
+/// sink that has halted, or is down, goes on from here. One that runs is left alone, unless the log begins anew: then the
+/// hole is still ahead of it. It sees the higher term and begins again.
 async fn move_checkpoint(
     settings: &Settings,
     clickhouse: &ClickHouse,
     log: u16,
     end: i64,
-    new_slot: bool,
+    begins_anew: bool,
 ) -> anyhow::Result<()> {
     let pipeline = &settings.sink.pipeline;
     let lease = Lease::try_take(&settings.postgres, pipeline).await?;
-    if lease.is_none() && !new_slot {
+    if lease.is_none() && !begins_anew {
         return Ok(());
     }
     let (term, batch) = match checkpoint::latest(clickhouse, pipeline).await? {

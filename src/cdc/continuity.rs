@@ -1,0 +1,81 @@
+//! Whether the database, the slot and the connector still continue what was applied. What does not is seen here before an
+//! event tells it, or when no event comes at all.
+
+use super::halt::Halt;
+use crate::config::Settings;
+use crate::domain::Lsn;
+use crate::store::connect::Connect;
+use crate::store::mirror::Log;
+use crate::store::replication::{self, Slot, SourceState};
+
+/// Looks at PostgreSQL over the connection of the lease, and at Kafka Connect while nobody streams from the slot. `None`:
+/// nothing speaks against going on.
+///
+/// # Errors
+/// PostgreSQL does not answer: nothing is known. A connector that cannot be asked is judged by its heartbeat alone.
+pub(super) async fn check(
+    settings: &Settings,
+    client: &tokio_postgres::Client,
+    log: &Log,
+    watermark: Lsn,
+) -> anyhow::Result<Option<Halt>> {
+    let pipeline = &settings.sink.pipeline;
+    let state = replication::source_state(client, pipeline).await?;
+    // A slot that is in use is moved by nobody else.
+    let idle = matches!(state.slot, Slot::Kept { active: false, .. });
+    let offset = match Connect::new(&settings.connect) {
+        Ok(connect) if idle => connect.offset(pipeline).await.unwrap_or(None),
+        _ => None,
+    };
+    if let Slot::Kept { retained_bytes, .. } = state.slot {
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+        metrics::gauge!("platform_slot_retained_bytes").set(retained_bytes as f64);
+    }
+    Ok(judge(&state, log, watermark, offset))
+}
+
+/// `offset`: up to where the connector has sent the log; it confirms to the slot only what it has remembered.
+fn judge(state: &SourceState, log: &Log, watermark: Lsn, offset: Option<Lsn>) -> Option<Halt> {
+    if state.identity != log.identity {
+        return Some(Halt::LogChanged);
+    }
+    if state.position < watermark {
+        return Some(Halt::LogWentBack { position: state.position, watermark });
+    }
+    match (state.slot, offset) {
+        (Slot::Missing | Slot::Lost, _) => Some(Halt::SlotLost),
+        (Slot::Kept { confirmed, .. }, Some(offset)) if confirmed > offset => {
+            Some(Halt::SlotMoved { confirmed, offset })
+        }
+        (Slot::Kept { .. }, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::replication::LogIdentity;
+
+    #[test]
+    fn what_breaks_the_log_is_named() {
+        let identity = |timeline| LogIdentity { system_identifier: "7".into(), timeline };
+        let log = Log { number: 1, identity: identity(1), first_load: Lsn::ZERO };
+        let kept = |confirmed| Slot::Kept { active: false, confirmed: Lsn::new(confirmed), retained_bytes: 0 };
+        let state =
+            |timeline, position, slot| SourceState { identity: identity(timeline), position: Lsn::new(position), slot };
+        let judged = |state: &SourceState, offset: Option<u64>| {
+            judge(state, &log, Lsn::new(50), offset.map(Lsn::new)).map(|halt| halt.name())
+        };
+        for (state, offset, expected) in [
+            (state(1, 60, kept(40)), Some(40), None),
+            (state(1, 50, kept(40)), None, None),
+            (state(1, 60, kept(41)), Some(40), Some("slot-moved")),
+            (state(1, 60, Slot::Missing), Some(40), Some("slot-lost")),
+            (state(1, 60, Slot::Lost), None, Some("slot-lost")),
+            (state(1, 49, kept(40)), Some(40), Some("log-went-back")),
+            (state(2, 60, kept(40)), Some(40), Some("log-changed")),
+        ] {
+            assert_eq!(judged(&state, offset), expected, "{state:?}, {offset:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
@@ -14,6 +14,11 @@ use crate::shutdown::Shutdown;
 
 /// Bounds of histograms: one millisecond to a minute, in seconds. Counts of rows fall into the same decades.
 const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Upper bounds of histograms of rows: a batch has one to `sink.batch_rows_max`.
+const ROWS: [f64; 11] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1e3, 3e3, 1e4, 3e4, 1e5];
+/// Upper bounds of histograms of bytes, 1 KiB to 128 MiB.
+const BYTES: [f64; 9] =
+    [1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 33_554_432.0, 134_217_728.0];
 
 /// Pause between two rounds of folding what histograms have collected.
 const UPKEEP_PAUSE: Duration = Duration::from_secs(5);
@@ -52,7 +57,10 @@ pub fn metrics_handle() -> anyhow::Result<PrometheusHandle> {
     if let Some(handle) = known.as_ref() {
         return Ok(handle.clone());
     }
-    let builder = PrometheusBuilder::new().set_buckets(&SECONDS)?;
+    let builder = PrometheusBuilder::new()
+        .set_buckets(&SECONDS)?
+        .set_buckets_for_metric(Matcher::Suffix("_rows".into()), &ROWS)?
+        .set_buckets_for_metric(Matcher::Suffix("_bytes".into()), &BYTES)?;
     let handle = builder.install_recorder().context("starting to collect metrics")?;
     *known = Some(handle.clone());
     Ok(handle)

@@ -1,6 +1,6 @@
 //! The writer's ports on the real ClickHouse and PostgreSQL.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +23,8 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct ClickHouseStore {
     pub(super) clickhouse: ClickHouse,
     pub(super) pipeline: String,
+    /// Position of the checkpoint that ClickHouse has acknowledged last: it must still be there.
+    pub(super) acknowledged: Mutex<u128>,
 }
 
 #[async_trait]
@@ -48,7 +50,10 @@ impl Store for ClickHouseStore {
     }
 
     async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Error> {
-        checkpoint::store(&self.clickhouse, &self.pipeline, checkpoint).await
+        let previous = *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        checkpoint::store_after(&self.clickhouse, &self.pipeline, checkpoint, previous).await?;
+        *self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner) = checkpoint.position();
+        Ok(())
     }
 }
 

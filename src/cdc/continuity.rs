@@ -1,6 +1,8 @@
 //! Whether the database, the slot and the connector still continue what was applied. What does not is seen here before an
 //! event tells it, or when no event comes at all.
 
+use metrics::gauge;
+
 use super::halt::Halt;
 use crate::config::Settings;
 use crate::domain::Lsn;
@@ -27,11 +29,19 @@ pub(super) async fn check(
         Ok(connect) if idle => connect.offset(pipeline).await.unwrap_or(None),
         _ => None,
     };
-    if let Slot::Kept { retained_bytes, .. } = state.slot {
-        #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
-        metrics::gauge!("platform_slot_retained_bytes").set(retained_bytes as f64);
-    }
+    measure(&state, watermark);
     Ok(judge(&state, log, watermark, offset))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+fn measure(state: &SourceState, watermark: Lsn) {
+    if let Slot::Kept { retained_bytes, .. } = state.slot {
+        gauge!("platform_slot_retained_bytes").set(retained_bytes as f64);
+    }
+    // Nothing is applied yet in a log that has just begun.
+    if watermark > Lsn::ZERO {
+        gauge!("platform_sink_lag_bytes").set(state.position.get().saturating_sub(watermark.get()) as f64);
+    }
 }
 
 /// `offset`: up to where the connector has sent the log; it confirms to the slot only what it has remembered.

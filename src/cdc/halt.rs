@@ -7,7 +7,9 @@ use crate::domain::Lsn;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     /// A message that cannot be understood.
-    #[error("the message at offset {offset} cannot be used: {error}")]
+    #[error(
+        "the message at offset {offset} cannot be used: {error}; find out who wrote it, and run `platform load` to go on behind it"
+    )]
     Undecodable {
         /// Its offset in the topic.
         offset: i64,
@@ -102,5 +104,28 @@ impl Halt {
             Self::ClickHouse(_) => "clickhouse",
             Self::NotLoaded => "not-loaded",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// Every name above, and no other, has an entry in the runbook.
+    #[test]
+    fn every_reason_is_in_the_runbook() {
+        let source = include_str!("halt.rs").split("#[cfg(test)]").next().unwrap_or_default();
+        let names: Vec<&str> =
+            source.lines().filter_map(|line| line.split_once("=> \"")?.1.strip_suffix("\",")).collect();
+        assert!(names.len() > 10, "{names:?}");
+        let runbook = include_str!("../../docs/runbook.md");
+        let halts = runbook.split("## Halts").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the section");
+        let entries: Vec<&str> = halts
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once("` |").map(|(name, _)| name))
+            .collect();
+        let sorted = |mut names: Vec<&str>| {
+            names.sort_unstable();
+            names.join(" ")
+        };
+        assert_eq!(sorted(entries), sorted(names));
     }
 }

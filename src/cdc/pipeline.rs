@@ -1,7 +1,7 @@
 //! One sink: takes the lease, goes on from the checkpoint, and moves batches until it is stopped.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -15,7 +15,7 @@ use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::halt::Halt;
 use super::outbox::Outbox;
 use super::source::{self, Fetched};
-use super::status::Status;
+use super::status::{self, Status};
 use super::writer::{Writer, shown};
 use super::{continuity, preflight, shapes};
 use crate::config::Settings;
@@ -26,6 +26,9 @@ use crate::store::kafka::{Record, Topic};
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
 use crate::store::{connector_config, postgres};
+
+/// How long a sink that ClickHouse refuses stays halted before it begins again.
+const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why a run ended.
 #[derive(Debug)]
@@ -80,6 +83,8 @@ impl Pipeline {
                     tracing::error!(reason = halt.name(), detail = %halt, "halted: nothing is skipped");
                     match halt {
                         Halt::Connector(_) => self.other_settings(&halt).await,
+                        // Rights may come back, a table may be restored: nothing is skipped by asking again.
+                        Halt::ClickHouse(_) => drop(tokio::time::timeout(REFUSED_AGAIN, self.moved_checkpoint()).await),
                         _ => self.moved_checkpoint().await,
                     }
                 }
@@ -148,6 +153,9 @@ impl Pipeline {
             let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await.ok().flatten();
             if self.overtakes(latest.as_ref()) {
                 return Stop::Again(anyhow::anyhow!("a load has moved the checkpoint"));
+            }
+            if let Some(latest) = &latest {
+                status::lags_behind(latest.committed_at);
             }
             let watermark =
                 latest.filter(|latest| latest.log == log.number).map_or(Lsn::ZERO, |latest| latest.watermark);
@@ -262,7 +270,8 @@ impl Pipeline {
         };
         source.abort();
         // `decode` is dropped and with it the channel: the writer ends after the batches that it holds.
-        if tokio::time::timeout(Duration::from_secs(10), &mut writing).await.is_err() {
+        // One that has ended by itself has said above why.
+        if !writing.is_finished() && tokio::time::timeout(Duration::from_secs(10), &mut writing).await.is_err() {
             local.cancel();
             writing.abort();
         }
@@ -270,8 +279,11 @@ impl Pipeline {
     }
 
     fn writer(&self, from: &Checkpoint, log: &Log, cancelled: &CancellationToken) -> Writer {
-        let store =
-            ClickHouseStore { clickhouse: self.clickhouse.clone(), pipeline: self.settings.sink.pipeline.clone() };
+        let store = ClickHouseStore {
+            clickhouse: self.clickhouse.clone(),
+            pipeline: self.settings.sink.pipeline.clone(),
+            acknowledged: Mutex::new(from.position()),
+        };
         let origin = PostgresOrigin { settings: self.settings.postgres.clone(), client: tokio::sync::Mutex::new(None) };
         Writer {
             store: Arc::new(store),

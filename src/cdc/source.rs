@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use tokio::sync::mpsc;
 
 use super::batch::record_hash;
@@ -85,6 +85,8 @@ pub(super) async fn run(
                     last_hash = Some(record_hash(last));
                     offset = last.offset.saturating_add(1);
                     let behind = end.saturating_sub(offset);
+                    #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+                    gauge!("platform_sink_lag_events").set(behind as f64);
                     if out.send(Fetched { records, behind }).await.is_err() {
                         return Stop::Cancelled;
                     }

@@ -10,6 +10,13 @@ use tokio::time::Instant;
 use super::halt::Halt;
 use crate::store::checkpoint::Checkpoint;
 
+/// Says how old the newest applied change is.
+#[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+pub(super) fn lags_behind(committed_at: chrono::DateTime<chrono::Utc>) {
+    let lag_us = (chrono::Utc::now() - committed_at).num_microseconds().unwrap_or(i64::MAX).max(0);
+    gauge!("platform_sink_lag_seconds").set(lag_us as f64 / 1e6);
+}
+
 /// Shared by the parts of one sink. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Status(Arc<Mutex<StatusReport>>);

@@ -16,7 +16,7 @@ use super::status::Status;
 use crate::catalog::Block;
 use crate::config;
 use crate::domain::Lsn;
-use crate::store::checkpoint::Checkpoint;
+use crate::store::checkpoint::{Checkpoint, RESTORED};
 use crate::store::clickhouse;
 use crate::store::mirror::DeadLetter;
 
@@ -70,6 +70,8 @@ impl Writer {
         counter!("platform_sink_events_total").increment(batch.events);
         counter!("platform_sink_rows_total").increment(count(batch.rows()));
         counter!("platform_sink_batches_total").increment(1);
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+        histogram!("platform_sink_batch_bytes").record(batch.bytes as f64);
         let freshness = chrono::Utc::now().timestamp_micros().saturating_sub(batch.committed_at);
         self.status.applied(&checkpoint, batch.rows(), begun.elapsed(), freshness);
         Ok(())
@@ -152,7 +154,10 @@ impl Writer {
                     self.sleep(&mut wait).await?;
                 }
                 // 16 and 60: a load has made the mirror anew, with other columns, since the shapes were read.
-                Err(error) if matches!(error.code(), Some(16 | 60)) => return Err(Stop::Again(error.into())),
+                // And RESTORED: ClickHouse was restored, and the log is read again from what it holds.
+                Err(error) if matches!(error.code(), Some(16 | 60 | RESTORED)) => {
+                    return Err(Stop::Again(error.into()));
+                }
                 Err(error) => return Err(Stop::Halt(Halt::ClickHouse(format!("{step}: {error}")))),
             }
         }

@@ -94,18 +94,44 @@ pub async fn latest(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<Ch
     .transpose()
 }
 
+/// ClickHouse's code for `throwIf`: `store_after` has found an older checkpoint than it builds on.
+pub const RESTORED: u32 = 395;
+
+impl Checkpoint {
+    /// Its place among all checkpoints of the pipeline: by term, and by batch within one.
+    pub fn position(&self) -> u128 {
+        (u128::from(self.term) << 64) | u128::from(self.batch)
+    }
+}
+
 /// Stores a checkpoint. Of two with the same position the later one stands; a lower position never replaces a higher one.
 ///
 /// # Errors
 /// ClickHouse's; after `TimedOut` and `Network` repeat it.
 pub async fn store(clickhouse: &ClickHouse, pipeline: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
+    store_after(clickhouse, pipeline, checkpoint, 0).await
+}
+
+/// As `store`, unless ClickHouse has no checkpoint at `previous` or above: then it was restored to an earlier moment, and what
+/// came after that moment is missing.
+///
+/// # Errors
+/// As `store`; `Error::Server` with the code `RESTORED`.
+pub async fn store_after(
+    clickhouse: &ClickHouse,
+    pipeline: &str,
+    checkpoint: &Checkpoint,
+    previous: u128,
+) -> Result<(), Error> {
     let sql = "insert into platform.checkpoints select {pipeline:String}, {position:UInt128}, {term:UInt64}, {batch:UInt64}, \
                {log:UInt16}, {topic:String}, {next_offset:Int64}, {watermark:UInt64}, {record_hash:String}, {heartbeat:Int64}, \
-               fromUnixTimestamp64Micro({committed_at:Int64}, 'UTC'), now64(6)";
-    let position = (u128::from(checkpoint.term) << 64) | u128::from(checkpoint.batch);
+               fromUnixTimestamp64Micro({committed_at:Int64}, 'UTC'), now64(6) \
+               where throwIf((select max(position) from platform.checkpoints where pipeline = {pipeline:String}) < {previous:UInt128}, \
+                             'the last checkpoint is gone') = 0";
     let parameters = [
         ("pipeline", pipeline),
-        ("position", &position.to_string()),
+        ("position", &checkpoint.position().to_string()),
+        ("previous", &previous.to_string()),
         ("term", &checkpoint.term.to_string()),
         ("batch", &checkpoint.batch.to_string()),
         ("log", &checkpoint.log.to_string()),

@@ -25,8 +25,7 @@ macro_rules! migrations {
     };
 }
 
-const POSTGRES: &[Migration] =
-    migrations!("postgres": "0001_roles", "0002_sentiment_social", "0003_platform", "0004_grants", "0005_publication");
+const POSTGRES: &[Migration] = migrations!("postgres": "0001_roles", "0002_sentiment_social", "0003_platform", "0004_grants", "0005_publication", "0006_heartbeat_identity");
 const CLICKHOUSE: &[Migration] = migrations!("clickhouse": "0001_databases", "0002_platform", "0003_table_states");
 
 /// Identifies the migrations' advisory lock among all of the database ("platfmig" in ASCII).

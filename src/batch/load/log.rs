@@ -118,9 +118,7 @@ async fn make_slot(settings: &Settings, client: &Client, connect: Option<&Connec
     replication::create_slot(client, pipeline).await?;
     failpoint!("load.slot-made");
     tracing::info!(slot = pipeline, "replication slot made");
-    if let Some(connect) = connect
-        && has_offsets(connect, pipeline).await?
-    {
+    if let Some(connect) = connect {
         let placeholder = connector_config::placeholder(client, pipeline).await?;
         let config = connector_config::build(settings, &placeholder)?;
         let reset = connect.reset_offsets(pipeline, &config).await;
@@ -137,11 +135,6 @@ async fn begin_at_slot(client: &Client, connect: Option<&Connect>, pipeline: &st
     let Some(connect) = connect else { return Ok(()) };
     let resumed = connect.resume_forgetful(pipeline).await;
     resumed.map_err(|error| Failure::from(&error).into())
-}
-
-async fn has_offsets(connect: &Connect, pipeline: &str) -> anyhow::Result<bool> {
-    let offset = connect.offset(pipeline).await;
-    Ok(offset.map_err(|error| Failure::from(&error)).context("looking at the connector's offsets")?.is_some())
 }
 
 async fn drop_slot(client: &Client, slot: &str) -> anyhow::Result<()> {

@@ -69,10 +69,12 @@ impl Environment {
         variables
     }
 
-    /// What the sink needs: its own role, and writing to ClickHouse.
+    /// What the sink needs: its own role, writing to ClickHouse, and what a connector is made with that somebody has removed.
     pub(super) fn sink(&self) -> Variables {
         let mut variables = self.addresses();
         variables.push(("PLATFORM__POSTGRES__URL", self.postgres_url("platform_sink", Owner::Sink, DATABASE)));
+        let debezium = self.secrets.password(Owner::Debezium).to_owned();
+        variables.push(("PLATFORM__POSTGRES__DEBEZIUM_PASSWORD", debezium));
         variables.extend(self.clickhouse(CLICKHOUSE_ADMIN, Owner::ClickHouseAdmin));
         variables
     }

@@ -206,7 +206,14 @@ impl Connect {
     /// See `Error`.
     pub async fn resume_forgetful(&self, name: &str) -> Result<(), Error> {
         let is_stopped = self.status(name).await?.is_some_and(|status| status.connector.state == "STOPPED");
-        if is_stopped && self.offset(name).await?.is_none() { self.resume(name).await } else { Ok(()) }
+        if !is_stopped || self.offset(name).await?.is_some() {
+            return Ok(());
+        }
+        match self.resume(name).await {
+            // Connect reports the state of one that was just deleted a little longer.
+            Err(Error::Refused { status: 404, .. }) => Ok(()),
+            resumed => resumed,
+        }
     }
 
     /// Starts a connector that was stopped or paused; nothing for one that runs.

@@ -73,7 +73,9 @@ pub enum Halt {
     )]
     TopicRecreated(i64),
     /// The topic has no total order, or markers of transactions.
-    #[error("the topic cannot be followed: {0}")]
+    #[error(
+        "the topic cannot be followed: {0}; make it anew with one partition and without transactions, then run `platform load`"
+    )]
     Topic(String),
     /// The connector's settings give its messages another meaning.
     #[error("the connector's messages cannot be used: {0}")]

@@ -47,8 +47,12 @@ impl Scene {
         Tables::become_equal(&self.hands, &[TableName::new("public", "sentiment_social")], when).await;
     }
 
-    /// The sink is not ready, and says one of these reasons.
+    /// The sink is not ready, and says one of these reasons and what to do.
     async fn halts(&self, reasons: &[&str]) {
+        self.halts_saying(reasons, "platform load").await;
+    }
+
+    async fn halts_saying(&self, reasons: &[&str], remedy: &str) {
         let url = format!("http://{}/readyz", self.stack.variable("PLATFORM__SINK__BIND"));
         wait_until(&format!("the sink halts by one of {reasons:?}"), CATCH_UP, || async {
             let Ok(answer) = self.http.get(&url).send().await else { return false };
@@ -57,7 +61,7 @@ impl Scene {
             status == 503
                 && report["state"] == "halted"
                 && reasons.iter().any(|reason| report["reason"] == *reason)
-                && report["detail"].as_str().is_some_and(|detail| detail.contains("platform load"))
+                && report["detail"].as_str().is_some_and(|detail| detail.contains(remedy))
         })
         .await;
     }
@@ -93,6 +97,17 @@ impl Scene {
     async fn topic(&self) -> PartitionClient {
         let client = ClientBuilder::new(vec![self.stack.kafka_brokers().to_owned()]).build().await.expect("connected");
         client.partition_client(TOPIC, 0, UnknownTopicHandling::Retry).await.expect("the topic")
+    }
+
+    /// Another topic of the same name.
+    async fn make_topic(&self, partitions: i32) {
+        let client = ClientBuilder::new(vec![self.stack.kafka_brokers().to_owned()]).build().await.expect("connected");
+        let controller = client.controller_client().expect("a controller");
+        controller.delete_topic(TOPIC, 10_000).await.expect("deleted");
+        wait_until("the topic is made anew", CATCH_UP, || async {
+            controller.create_topic(TOPIC, partitions, 1, 10_000).await.is_ok()
+        })
+        .await;
     }
 
     async fn produce(&self, topic: &PartitionClient, values: usize) {
@@ -204,19 +219,26 @@ async fn what_breaks_the_topic_is_named_and_a_load_mends_it() {
     scene.stop_sink();
     scene.connect(Method::PUT, "/stop").await;
     let end = scene.end(&topic).await;
-    let client = ClientBuilder::new(vec![scene.stack.kafka_brokers().to_owned()]).build().await.expect("connected");
-    let controller = client.controller_client().expect("a controller");
-    controller.delete_topic(TOPIC, 10_000).await.expect("deleted");
-    wait_until("the topic is made anew", CATCH_UP, || async {
-        controller.create_topic(TOPIC, 1, 1, 10_000).await.is_ok()
-    })
-    .await;
+    scene.make_topic(1).await;
     let topic = scene.topic().await;
     scene.produce(&topic, usize::try_from(end).expect("an offset") + 50).await;
     scene.connect(Method::PUT, "/resume").await;
     scene.kill_sink();
     scene.halts(&["topic-recreated"]).await;
     scene.a_load_mends("after the topic was made anew").await;
+
+    // A topic without a total order. Neither the sink nor a load uses it.
+    scene.stop_sink();
+    scene.connect(Method::PUT, "/stop").await;
+    scene.make_topic(2).await;
+    scene.kill_sink();
+    scene.halts(&["topic"]).await;
+    let refused = tokio::task::block_in_place(|| scene.stack.platform(&["load"]));
+    assert_eq!(refused.code, Some(78), "{}", refused.stderr);
+    scene.make_topic(1).await;
+    scene.connect(Method::PUT, "/resume").await;
+    scene.write(10).await;
+    scene.a_load_mends("after the topic had two partitions").await;
 }
 
 /// Stops a part, changes its folder, and lets `platform up` start it again.
@@ -309,8 +331,42 @@ async fn a_clickhouse_that_was_restored_gets_again_what_came_since() {
         copy(&backup, &data);
     })
     .await;
-    scene.write(10).await;
-    scene.hands.caught_up().await;
-    eprintln!("DBG {}", scene.stack.log("sink"));
     scene.goes_on("after the restore").await;
+}
+
+/// What ClickHouse refuses for a while slows the sink down, and what it refuses for good halts it until that is mended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clickhouse_that_refuses_is_waited_for() {
+    let mut scene = Scene::begin(45).await;
+    let clickhouse = async |scene: &Scene, sql: &str| {
+        scene.hands.clickhouse.execute(sql, &[]).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    };
+
+    // Too many parts: each insert is repeated until there is room.
+    clickhouse(&scene, "alter table mirror.sentiment_social modify setting parts_to_throw_insert = 1").await;
+    scene.write(10).await;
+    wait_until("the insert is repeated", CATCH_UP, || async { scene.stack.log("sink").contains("TOO_MANY_PARTS") })
+        .await;
+    clickhouse(&scene, "alter table mirror.sentiment_social reset setting parts_to_throw_insert").await;
+    scene.goes_on("after too many parts").await;
+
+    clickhouse(&scene, "alter table mirror.sentiment_social add constraint nothing check likes < -1").await;
+    scene.write(10).await;
+    scene.halts_saying(&["clickhouse"], "VIOLATED_CONSTRAINT").await;
+    clickhouse(&scene, "alter table mirror.sentiment_social drop constraint nothing").await;
+    scene.goes_on("after a constraint").await;
+
+    // Somebody drops the mirror: it is made and loaded again.
+    clickhouse(&scene, "drop table mirror.sentiment_social sync").await;
+    scene.goes_on("after the mirror was dropped").await;
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.stack.log("sink");
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the end of the sink's log:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
+    }
 }

@@ -25,6 +25,8 @@ use crate::support::{Options, Stack, processes};
 /// What the suite does; minutes and hours are for `make chaos`.
 const SECONDS: u64 = 40;
 const SEED: u64 = 20_261_123;
+/// Requests that every run lies to at least.
+const LIES: u64 = 25;
 /// Parts that died often are started again after half a minute, and a task that failed often after a minute.
 const RECOVERY: Duration = Duration::from_secs(300);
 /// The exit codes of a load that something was in the way of: a part does not answer, or it is busy.
@@ -54,6 +56,7 @@ async fn random_faults_of_every_part_leave_both_sides_equal() {
     let stop = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> =
         (0..2).map(|number| tokio::spawn(write(chaos.stack.settings(), seed, number, Arc::clone(&stop)))).collect();
+    chaos.is_lied_to().await;
     let mut plan = Plan::of(seed);
     let end = Instant::now() + Duration::from_secs(seconds);
     while Instant::now() < end {
@@ -103,6 +106,14 @@ impl Chaos {
         hands.caught_up().await;
         chaos.begun = Instant::now();
         chaos
+    }
+
+    /// While everything else is well: later lies may meet a sink that waits for another part and asks for nothing.
+    async fn is_lied_to(&self) {
+        self.liar.lie(300);
+        wait_until("ClickHouse has lied", RECOVERY, || async { self.liar.lies() >= LIES }).await;
+        self.liar.lie(0);
+        self.say(&format!("{LIES} requests were lied to"));
     }
 
     fn sink(&self) -> OwnSink {

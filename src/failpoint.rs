@@ -55,7 +55,8 @@ pub const POINTS: &[(&str, &str)] = &[
     ("load.copied", "every row is copied, the floor is raised next"),
     ("load.floor-raised", "a table's floor is raised, it is still marked as loading"),
     ("load.live-stored", "a table is marked as live"),
-    ("load.before-checkpoint", "every table is live, the checkpoint is moved next"),
+    ("load.before-start", "every table is live, where the log begins is stored next"),
+    ("load.before-checkpoint", "where the log begins is stored, the checkpoint is moved next"),
     ("load.after-checkpoint", "the checkpoint is moved"),
 ];
 

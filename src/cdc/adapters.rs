@@ -111,7 +111,7 @@ async fn read(client: &Client, table: &Table, keys: &[Vec<String>], meta: RowMet
 }
 
 /// A row that was read may be of a transaction that a crash would still undo: it is used once the log is flushed past it.
-async fn wait_for_flush(client: &Client) -> anyhow::Result<()> {
+pub(super) async fn wait_for_flush(client: &Client) -> anyhow::Result<()> {
     let read_at = replication::insert_lsn(client).await?;
     let deadline = tokio::time::Instant::now() + FLUSH_TIMEOUT;
     loop {

@@ -73,8 +73,8 @@ pub(super) struct Deferred {
     pub(super) meta: RowMeta,
     /// The key's row before, in the same batch.
     pub(super) before: Option<Newest>,
-    /// Offset of the event, for a row that must be parked after all.
-    pub(super) offset: i64,
+    /// The event, for a row that must be parked after all. It shares the memory that came with it.
+    pub(super) record: Record,
 }
 
 /// Everything between two checkpoints.

@@ -9,10 +9,11 @@ use serde_json::value::RawValue;
 use super::batch::{Batch, Deferred, Newest};
 use super::envelope::{self, After, Event, Guess, Position, RowEvent, RowKind};
 use super::halt::Halt;
+use super::letters::{Wrong, letter};
 use crate::catalog::{Appended, Block, Placeholder, RowError, RowMeta, Table};
 use crate::domain::{Lsn, TableName, Version};
 use crate::store::kafka::Record;
-use crate::store::mirror::{DeadLetter, Log};
+use crate::store::mirror::Log;
 use crate::store::replication::LOAD_PREFIX;
 
 /// What the sink knows of a published table.
@@ -187,7 +188,7 @@ impl Decoder {
             (RowKind::Delete, Some(before), _) => self.delete(batch, &table, before, meta),
             (_, before, Some(after)) => {
                 let news = |doubt: &(TableName, String)| !fresh && self.is_news(doubt, now);
-                match self.upsert(batch, &table, before, after, meta, record.offset, news) {
+                match self.upsert(batch, &table, before, after, meta, record, news) {
                     Ok(Outcome::Refresh(doubt)) => return Ok(Outcome::Refresh(doubt)),
                     other => other.map(drop),
                 }
@@ -200,7 +201,7 @@ impl Decoder {
             if matches!(error, RowError::Cell { .. }) && !fresh && self.is_news(&doubt, now) {
                 return Ok(Outcome::Refresh(Doubt::Shape(doubt.0, doubt.1)));
             }
-            batch.letters.push(letter(&table, record, version, &error));
+            batch.letters.push(letter(&table, record, version, wrong(&error)));
         }
         Ok(Outcome::Applied)
     }
@@ -224,7 +225,7 @@ impl Decoder {
         before: Option<&RawValue>,
         after: After<'_>,
         meta: RowMeta,
-        offset: i64,
+        record: &Record,
         news: impl Fn(&(TableName, String)) -> bool,
     ) -> Result<Outcome, RowError> {
         let entry = batch.table(table);
@@ -274,7 +275,7 @@ impl Decoder {
         }
         let before = entry.newest.get(&key).copied().filter(|_| inexact.is_empty());
         entry.newest.insert(key, Newest::Deferred(entry.deferred.len()));
-        entry.deferred.push(Deferred { row, missing, meta, before, offset });
+        entry.deferred.push(Deferred { row, missing, meta, before, record: record.clone() });
         batch.incomplete += 1;
         Ok(Outcome::Applied)
     }
@@ -311,18 +312,11 @@ impl Decoder {
     }
 }
 
-fn letter(table: &Table, record: &Record, version: Version, error: &RowError) -> DeadLetter {
+fn wrong(error: &RowError) -> Wrong {
     let reason = match error {
         RowError::Cell { .. } => "not-representable",
         RowError::Inexact(..) => "inexact",
         RowError::Malformed(_) => "malformed",
     };
-    DeadLetter {
-        id: format!("cdc/{}", record.offset),
-        table: table.name().mirror_name(),
-        version,
-        reason,
-        detail: error.to_string(),
-        message: record.value.as_deref().map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default(),
-    }
+    Wrong { reason, detail: error.to_string() }
 }

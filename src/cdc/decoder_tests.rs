@@ -289,7 +289,7 @@ fn an_inexact_value_is_taken_from_no_other_row() {
     let entry = &batch.tables[table.name()];
     assert_eq!(entry.block.rows(), 2, "the first and the last are whole");
     // Neither the before-image nor the row before it in the batch gives the value: both rows are read again.
-    let deferred: Vec<_> = entry.deferred.iter().map(|row| (row.offset, row.before)).collect();
+    let deferred: Vec<_> = entry.deferred.iter().map(|row| (row.record.offset, row.before)).collect();
     assert_eq!(deferred, [(2, None), (3, None)]);
 }
 
@@ -306,7 +306,8 @@ fn a_row_that_is_parked_is_no_reason_to_believe_the_one_before_it() {
         let record = update(offset, serde_json::Value::Null, after);
         assert_eq!(decoder.apply(&mut batch, &record, true, 0), Ok(Outcome::Applied));
     }
-    let deferred: Vec<_> = batch.tables[table.name()].deferred.iter().map(|row| (row.offset, row.before)).collect();
+    let deferred: Vec<_> =
+        batch.tables[table.name()].deferred.iter().map(|row| (row.record.offset, row.before)).collect();
     assert_eq!(batch.letters.len(), 1);
     assert_eq!(deferred, [(2, Some(Newest::Row(0))), (4, None)]);
 }

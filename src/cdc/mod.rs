@@ -13,13 +13,19 @@ mod continuity;
 mod decoder;
 #[cfg(test)]
 mod decoder_tests;
+mod desk;
 mod envelope;
 mod halt;
 mod health;
+mod holding;
+mod letters;
 mod outbox;
 mod pipeline;
 mod ports;
 mod preflight;
+mod remedy;
+mod replay;
+mod rewind;
 mod shapes;
 #[cfg(test)]
 mod simulation;

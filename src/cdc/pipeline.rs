@@ -1,7 +1,7 @@
 //! One sink: takes the lease, goes on from the checkpoint, and moves batches until it is stopped.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,26 +9,23 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::adapters::{ClickHouseStore, PostgresOrigin, RuntimeClock};
 use super::batch::Batch;
 use super::decoder::{Decoder, Doubt, Known, Outcome};
+use super::desk::Desk;
 use super::halt::Halt;
 use super::outbox::Outbox;
 use super::source::{self, Fetched};
-use super::status::{self, Status};
-use super::writer::{Writer, shown};
+use super::status::Status;
+use super::writer::shown;
 use super::{continuity, preflight, shapes};
 use crate::config::Settings;
-use crate::domain::Lsn;
+use crate::domain::{Failure, Lsn};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::ClickHouse;
+use crate::store::connector_config;
 use crate::store::kafka::{Record, Topic};
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
-use crate::store::{connector_config, postgres};
-
-/// How long a sink that ClickHouse refuses stays halted before it begins again.
-const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 
 /// Why a run ended.
 #[derive(Debug)]
@@ -37,20 +34,34 @@ pub enum Stop {
     Cancelled,
     /// Continuity cannot be proven, or something waits for a person.
     Halt(Halt),
+    /// An operator has asked for something that is done while nothing is written.
+    Asked,
     /// The lease is lost, or a part could not be reached at the start: begin again.
     Again(anyhow::Error),
+}
+
+impl Stop {
+    /// As the end of a request that was in work.
+    pub(super) fn into_failure(self) -> anyhow::Error {
+        match self {
+            Self::Again(error) => error.context(Failure::Unavailable("the sink has to begin again".into())),
+            Self::Halt(halt) => Failure::Config(halt.to_string()).into(),
+            Self::Cancelled | Self::Asked => Failure::Unavailable("the sink is stopping".into()).into(),
+        }
+    }
 }
 
 /// A sink of one pipeline.
 #[derive(Debug)]
 pub struct Pipeline {
-    settings: Settings,
-    clickhouse: ClickHouse,
-    status: Status,
-    cancelled: CancellationToken,
+    pub(super) settings: Settings,
+    pub(super) clickhouse: ClickHouse,
+    pub(super) status: Status,
+    pub(super) cancelled: CancellationToken,
+    pub(super) desk: Desk,
     /// The term that this sink writes in, or that it found; a higher one in ClickHouse means that a load has moved the
     /// checkpoint.
-    term: AtomicU64,
+    pub(super) term: AtomicU64,
     /// Rung when the tables' structure is known to have changed.
     changed: Arc<Notify>,
 }
@@ -62,7 +73,8 @@ impl Pipeline {
     /// `Failure::Config` when an address is missing.
     pub fn new(settings: Settings, status: Status, cancelled: CancellationToken) -> anyhow::Result<Self> {
         let clickhouse = ClickHouse::new(&settings.clickhouse)?;
-        Ok(Self { settings, clickhouse, status, cancelled, term: AtomicU64::new(0), changed: Arc::default() })
+        let desk = Desk::new(settings.clone(), clickhouse.clone(), status.clone(), cancelled.clone());
+        Ok(Self { settings, clickhouse, status, cancelled, desk, term: AtomicU64::new(0), changed: Arc::default() })
     }
 
     /// Ring it when a table's structure has changed: without an event of the new shape the sink would not look.
@@ -70,23 +82,19 @@ impl Pipeline {
         Arc::clone(&self.changed)
     }
 
-    /// Runs until cancelled. A halt stays, visibly, until a load has moved the checkpoint past its cause, or the process is
-    /// restarted.
+    /// Runs until cancelled. A halt stays, visibly, until a load or a rewind has moved the checkpoint, an operator says to try
+    /// again, or the process is restarted.
     pub async fn run(&self) {
         let mut wait = Duration::from_millis(self.settings.sink.retry_wait_ms_min.max(1));
         while !self.cancelled.is_cancelled() {
             let begun = Instant::now();
             match self.run_once().await {
                 Stop::Cancelled => break,
+                Stop::Asked => {}
                 Stop::Halt(halt) => {
                     self.status.halted(&halt);
                     tracing::error!(reason = halt.name(), detail = %halt, "halted: nothing is skipped");
-                    match halt {
-                        Halt::Connector(_) => self.other_settings(&halt).await,
-                        // Rights may come back, a table may be restored: nothing is skipped by asking again.
-                        Halt::ClickHouse(_) => drop(tokio::time::timeout(REFUSED_AGAIN, self.moved_checkpoint()).await),
-                        _ => self.moved_checkpoint().await,
-                    }
+                    self.halted(&halt).await;
                 }
                 Stop::Again(error) => {
                     let detail = format!("{error:#}");
@@ -104,98 +112,28 @@ impl Pipeline {
         self.status.set("stopped");
     }
 
-    /// Waits until the connector's settings have changed, or until cancelled.
-    async fn other_settings(&self, halt: &Halt) {
-        let same = async || {
-            let client = postgres::connect(&self.settings.postgres, "platform sink").await?;
-            let placeholder = connector_config::placeholder(&client, &self.settings.sink.pipeline).await?;
-            preflight::check(&self.settings, &placeholder, true).await
-        };
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = self.cancelled.cancelled() => return,
-            }
-            if same().await.is_ok_and(|wrong| wrong.map(Halt::Connector).as_ref() != Some(halt)) {
-                return;
-            }
-        }
-    }
-
-    /// Waits until a load has moved the checkpoint, or until cancelled.
-    async fn moved_checkpoint(&self) {
-        while !self.is_overtaken().await {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = self.cancelled.cancelled() => return,
-            }
-        }
-    }
-
-    /// Whether a checkpoint of a higher term is there. While ClickHouse does not answer, nothing is known.
-    async fn is_overtaken(&self) -> bool {
-        let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await;
-        self.overtakes(latest.ok().flatten().as_ref())
-    }
-
-    fn overtakes(&self, latest: Option<&Checkpoint>) -> bool {
-        latest.is_some_and(|checkpoint| checkpoint.term > self.term.load(Ordering::SeqCst))
-    }
-
-    /// Ends when this sink may not go on: the lease is lost, a load has moved the checkpoint, or the database, the slot or
-    /// the connector do not continue what was applied.
-    async fn lost(&self, lease: &Lease, log: &Log) -> Stop {
-        loop {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            if !lease.is_held().await {
-                return Stop::Again(anyhow::anyhow!("the connection that holds the writer's lease is lost"));
-            }
-            let latest = checkpoint::latest(&self.clickhouse, &self.settings.sink.pipeline).await.ok().flatten();
-            if self.overtakes(latest.as_ref()) {
-                return Stop::Again(anyhow::anyhow!("a load has moved the checkpoint"));
-            }
-            if let Some(latest) = &latest {
-                status::lags_behind(latest.committed_at);
-            }
-            let watermark =
-                latest.filter(|latest| latest.log == log.number).map_or(Lsn::ZERO, |latest| latest.watermark);
-            match continuity::check(&self.settings, lease.client(), log, watermark).await {
-                Ok(None) => {}
-                Ok(Some(halt)) => return Stop::Halt(halt),
-                Err(error) => tracing::debug!(error = format!("{error:#}"), "PostgreSQL does not say how it stands"),
-            }
-        }
-    }
-
-    async fn run_once(&self) -> Stop {
-        match self.start().await {
-            Ok(Ok(stop)) | Ok(Err(stop)) => stop,
-            Err(error) => Stop::Again(error),
-        }
-    }
-
-    async fn start(&self) -> anyhow::Result<Result<Stop, Stop>> {
-        let Some(lease) = self.lease().await? else { return Ok(Err(Stop::Cancelled)) };
+    /// Goes on from the checkpoint until something stops it.
+    pub(super) async fn start(&self, lease: &Lease) -> anyhow::Result<Stop> {
         failpoint!("sink.lease-taken");
         let pipeline = &self.settings.sink.pipeline;
         let Some(checkpoint) = checkpoint::latest(&self.clickhouse, pipeline).await? else {
-            return Ok(Err(Stop::Halt(Halt::NotLoaded)));
+            return Ok(Stop::Halt(Halt::NotLoaded));
         };
         self.term.store(checkpoint.term, Ordering::SeqCst);
         let Some(log) = mirror::newest_log(&self.clickhouse).await? else {
-            return Ok(Err(Stop::Halt(Halt::NotLoaded)));
+            return Ok(Stop::Halt(Halt::NotLoaded));
         };
         let watermark = if checkpoint.log == log.number { checkpoint.watermark } else { Lsn::ZERO };
         if let Some(halt) = continuity::check(&self.settings, lease.client(), &log, watermark).await? {
-            return Ok(Err(Stop::Halt(halt)));
+            return Ok(Stop::Halt(halt));
         }
         let placeholder = connector_config::placeholder(lease.client(), pipeline).await?;
         if let Some(wrong) = preflight::check(&self.settings, &placeholder, checkpoint.next_offset == 0).await? {
-            return Ok(Err(Stop::Halt(Halt::Connector(wrong))));
+            return Ok(Stop::Halt(Halt::Connector(wrong)));
         }
         let topic = match source::open(&self.settings, &checkpoint).await {
             Ok(topic) => topic,
-            Err(stop) => return Ok(Err(stop)),
+            Err(stop) => return Ok(stop),
         };
         let mut decoder = Decoder::new(log.clone(), &placeholder);
         shapes::refresh(&self.settings, &self.clickhouse, &self.status, &mut decoder).await?;
@@ -210,30 +148,11 @@ impl Pipeline {
         self.term.store(checkpoint.term + 1, Ordering::SeqCst);
         self.status.set("running");
         failpoint!("sink.started");
-        Ok(Ok(self.flow(decoder, checkpoint, &log, topic, lease).await))
-    }
-
-    /// Waits for the lease; stands by while another sink holds it.
-    async fn lease(&self) -> anyhow::Result<Option<Lease>> {
-        let mut said = false;
-        loop {
-            if let Some(lease) = Lease::try_take(&self.settings.postgres, &self.settings.sink.pipeline).await? {
-                return Ok(Some(lease));
-            }
-            if !said {
-                tracing::info!("another sink holds the lease of this pipeline; standing by");
-                self.status.set("standby");
-                said = true;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                () = self.cancelled.cancelled() => return Ok(None),
-            }
-        }
+        Ok(self.flow(decoder, checkpoint, &log, topic, lease).await)
     }
 
     /// Moves records from the topic to the writer until something stops it.
-    async fn flow(&self, mut decoder: Decoder, from: Checkpoint, log: &Log, topic: Topic, lease: Lease) -> Stop {
+    async fn flow(&self, mut decoder: Decoder, from: Checkpoint, log: &Log, topic: Topic, lease: &Lease) -> Stop {
         let sink = &self.settings.sink;
         // A new log's watermark begins anew: positions of another log say nothing about it.
         let watermark = if from.log == log.number { from.watermark } else { Lsn::ZERO };
@@ -249,7 +168,7 @@ impl Pipeline {
         let local = self.cancelled.child_token();
         let mut source =
             tokio::spawn(source::run(topic, sink.clone(), from.next_offset, records_in, self.status.clone()));
-        let mut writer = self.writer(&from, log, &local);
+        let mut writer = self.desk.writer(&from, log.number, &local);
         let mut writing = tokio::spawn(async move {
             while let Some(batch) = batches.recv().await {
                 writer.write(batch).await?;
@@ -257,9 +176,11 @@ impl Pipeline {
             }
             Ok::<(), Stop>(())
         });
+        let asked = CancellationToken::new();
         let stop = tokio::select! {
-            stop = self.decode(&mut decoder, start, records, outbox) => stop,
-            stop = self.lost(&lease, log) => stop,
+            stop = self.decode(&mut decoder, start, records, outbox, &asked) => stop,
+            stop = self.lost(lease, log) => stop,
+            stop = self.asked(lease, &asked) => stop,
             () = local.cancelled() => Stop::Cancelled,
             ended = &mut source => ended.unwrap_or_else(|error| Stop::Again(error.into())),
             ended = &mut writing => match ended {
@@ -278,32 +199,13 @@ impl Pipeline {
         stop
     }
 
-    fn writer(&self, from: &Checkpoint, log: &Log, cancelled: &CancellationToken) -> Writer {
-        let store = ClickHouseStore {
-            clickhouse: self.clickhouse.clone(),
-            pipeline: self.settings.sink.pipeline.clone(),
-            acknowledged: Mutex::new(from.position()),
-        };
-        let origin = PostgresOrigin { settings: self.settings.postgres.clone(), client: tokio::sync::Mutex::new(None) };
-        Writer {
-            store: Arc::new(store),
-            origin: Arc::new(origin),
-            clock: Arc::new(RuntimeClock),
-            settings: self.settings.sink.clone(),
-            status: self.status.clone(),
-            cancelled: cancelled.clone(),
-            term: from.term + 1,
-            batch: from.batch,
-            log: log.number,
-        }
-    }
-
     async fn decode(
         &self,
         decoder: &mut Decoder,
         mut batch: Batch,
         mut records: mpsc::Receiver<Fetched>,
         mut outbox: Outbox,
+        asked: &CancellationToken,
     ) -> Stop {
         let sink = &self.settings.sink;
         let (age_max, age_behind_max) =
@@ -320,6 +222,12 @@ impl Pipeline {
                     batch = outbox.send(batch, last.as_ref()).await;
                     oldest = None;
                     continue;
+                }
+                () = asked.cancelled() => {
+                    if batch.events > 0 {
+                        outbox.send(batch, last.as_ref()).await;
+                    }
+                    return Stop::Asked;
                 }
                 () = self.changed.notified() => {
                     if let Err(stop) = self.reshape(decoder, &mut batch, last.as_ref(), &mut outbox).await {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Deferred, Newest, TableBatch};
 use super::halt::Halt;
+use super::letters::{self, Wrong};
 use super::pipeline::Stop;
 use super::ports::{Clock, Origin, Reread, Store};
 use super::status::Status;
@@ -42,11 +43,7 @@ impl Writer {
             self.repeated("floor", || self.store.raise_floor(table, *floor)).await?;
             failpoint!("sink.after-floor");
         }
-        let mut unresolved = Vec::new();
-        for entry in batch.tables.values_mut() {
-            unresolved.extend(self.resolve(entry).await?);
-        }
-        batch.letters.extend(unresolved);
+        self.complete(&mut batch).await?;
         if !batch.letters.is_empty() {
             failpoint!("sink.before-park");
             self.repeated("park", || self.store.park(&batch.letters)).await?;
@@ -55,13 +52,7 @@ impl Writer {
             let first = batch.letters.first().map_or("", |letter| letter.detail.as_str());
             tracing::warn!(rows = batch.letters.len(), first, "rows parked in platform.dead_letters");
         }
-        for entry in batch.tables.values().filter(|entry| entry.block.rows() > 0) {
-            failpoint!("sink.before-insert");
-            let inserting = Instant::now();
-            self.repeated("insert", || self.store.insert(&entry.table, &entry.block)).await?;
-            failpoint!("sink.after-insert");
-            histogram!("platform_sink_insert_duration_seconds").record(inserting.elapsed().as_secs_f64());
-        }
+        self.insert(&batch).await?;
         self.batch += 1;
         let checkpoint = self.checkpoint(&batch);
         failpoint!("sink.before-checkpoint");
@@ -74,6 +65,28 @@ impl Writer {
         histogram!("platform_sink_batch_bytes").record(batch.bytes as f64);
         let freshness = chrono::Utc::now().timestamp_micros().saturating_sub(batch.committed_at);
         self.status.applied(&checkpoint, batch.rows(), begun.elapsed(), freshness);
+        Ok(())
+    }
+
+    /// Completes the rows that lack values; those for which there are none become letters of the batch.
+    pub(super) async fn complete(&self, batch: &mut Batch) -> Result<(), Stop> {
+        let mut unresolved = Vec::new();
+        for entry in batch.tables.values_mut() {
+            unresolved.extend(self.resolve(entry).await?);
+        }
+        batch.letters.extend(unresolved);
+        Ok(())
+    }
+
+    /// Inserts the rows of a batch that is complete.
+    pub(super) async fn insert(&self, batch: &Batch) -> Result<(), Stop> {
+        for entry in batch.tables.values().filter(|entry| entry.block.rows() > 0) {
+            failpoint!("sink.before-insert");
+            let inserting = Instant::now();
+            self.repeated("insert", || self.store.insert(&entry.table, &entry.block)).await?;
+            failpoint!("sink.after-insert");
+            histogram!("platform_sink_insert_duration_seconds").record(inserting.elapsed().as_secs_f64());
+        }
         Ok(())
     }
 
@@ -223,14 +236,7 @@ fn letter(entry: &TableBatch, row: &Deferred, reread: &Reread) -> DeadLetter {
         Some(Err(error)) => ("not-representable", error.to_string()),
         _ => ("unresolved", "values that did not change are neither in the batch nor in PostgreSQL".to_owned()),
     };
-    DeadLetter {
-        id: format!("cdc/{}", row.offset),
-        table: entry.table.name().mirror_name(),
-        version: row.meta.version,
-        reason,
-        detail,
-        message: String::new(),
-    }
+    letters::letter(&entry.table, &row.record, row.meta.version, Wrong { reason, detail })
 }
 
 fn count(rows: usize) -> u64 {

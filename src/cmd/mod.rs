@@ -2,14 +2,17 @@
 
 pub mod clickhouse;
 pub mod connector;
+pub mod dead_letters;
 pub mod etl;
 pub mod generate;
 pub mod healthcheck;
 pub mod import;
 pub mod load;
 pub mod migrate;
+mod operate;
 pub mod serve;
 pub mod sink;
+mod sink_status;
 pub mod tables;
 pub mod up;
 pub mod verify;
@@ -46,8 +49,10 @@ enum Command {
     Up(up::Args),
     /// Serve the HTTP API over PostgreSQL and ClickHouse.
     Serve(serve::Args),
-    /// Apply the change events of the topic to ClickHouse, until stopped.
+    /// Apply the change events of the topic to ClickHouse, until stopped; look at a running sink, pause it, let it go back.
     Sink(sink::Args),
+    /// Rows that could not be applied: list them, look at one, try them again, give them up.
+    DeadLetters(dead_letters::Args),
     /// Rebuild one day of statistics.
     Etl(etl::Args),
     /// Copy whole tables from PostgreSQL into ClickHouse.
@@ -114,6 +119,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Up(args) => up::run(args, cli.config, settings, shutdown).await,
         Command::Serve(args) => serve::run(args, settings, shutdown).await,
         Command::Sink(args) => sink::run(args, settings, shutdown).await,
+        Command::DeadLetters(args) => dead_letters::run(args, settings, shutdown).await,
         Command::Etl(args) => etl::run(args, settings, shutdown).await,
         Command::Load(args) => load::run(args, settings, shutdown).await,
         Command::Verify(args) => Box::pin(verify::run(args, settings, shutdown)).await,

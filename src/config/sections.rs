@@ -153,6 +153,7 @@ pub struct Sink {
     pub retry_wait_ms_max: u64,
     pub bind: String,
     pub supervise_interval_ms: u64,
+    pub requests_interval_ms: u64,
     pub stalled_after_s: u64,
 }
 

@@ -47,6 +47,20 @@ impl Failure {
         }
     }
 
+    /// The failure with this exit code; `None` for success, for a bug (70) and for a signal.
+    pub fn of_exit_code(code: u8, text: String) -> Option<Self> {
+        match code {
+            99 => Some(Self::NothingToDo(text)),
+            2 => Some(Self::Usage(text)),
+            64 => Some(Self::BadDate(text)),
+            65 => Some(Self::DataCheck(text)),
+            69 => Some(Self::Unavailable(text)),
+            75 => Some(Self::Busy(text)),
+            78 => Some(Self::Config(text)),
+            _ => None,
+        }
+    }
+
     /// The exit code of any error: that of the first `Failure` in its chain, else 70.
     pub fn exit_code_of(error: &anyhow::Error) -> u8 {
         error
@@ -60,6 +74,15 @@ impl Failure {
 mod tests {
     use super::*;
     use anyhow::Context;
+
+    #[test]
+    fn a_failure_survives_as_its_exit_code() {
+        for code in [99, 2, 64, 65, 69, 75, 78] {
+            let failure = Failure::of_exit_code(code, "text".into());
+            assert_eq!(failure.map(|failure| (failure.exit_code(), failure.to_string())), Some((code, "text".into())));
+        }
+        assert!([0, 70, 130].iter().all(|code| Failure::of_exit_code(*code, String::new()).is_none()));
+    }
 
     #[test]
     fn the_first_failure_in_a_chain_decides() {

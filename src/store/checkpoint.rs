@@ -144,3 +144,45 @@ pub async fn store_after(
     ];
     clickhouse.execute(sql, &parameters).await
 }
+
+/// Where a load has moved a pipeline's checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogStart {
+    /// Number of the log that begins there.
+    pub log: u16,
+    /// The first offset that belongs to it and can be followed.
+    pub offset: i64,
+}
+
+/// Remembers that the log which can be followed begins at `checkpoint`. Of several the one with the highest term counts.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn store_start(clickhouse: &ClickHouse, pipeline: &str, checkpoint: &Checkpoint) -> Result<(), Error> {
+    let sql = "insert into platform.log_starts select {pipeline:String}, {term:UInt64}, {log:UInt16}, {topic:String}, \
+               {offset:Int64}, now64(6)";
+    let parameters = [
+        ("pipeline", pipeline),
+        ("term", &checkpoint.term.to_string()),
+        ("log", &checkpoint.log.to_string()),
+        ("topic", &checkpoint.topic),
+        ("offset", &checkpoint.next_offset.to_string()),
+    ];
+    clickhouse.execute(sql, &parameters).await
+}
+
+/// Where the log that can be followed begins; `None` for a pipeline whose loads were all made before this was remembered.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn start(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<LogStart>, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        log: u16,
+        #[serde(with = "text")]
+        first_offset: i64,
+    }
+    let sql = "select log, first_offset from platform.log_starts where pipeline = {pipeline:String} order by term desc limit 1";
+    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("pipeline", pipeline)]).await?;
+    Ok(row.map(|row| LogStart { log: row.log, offset: row.first_offset }))
+}

@@ -8,7 +8,7 @@ use super::checkpoint::text;
 use super::clickhouse::{ClickHouse, Error};
 use super::replication::LogIdentity;
 use crate::catalog::{
-    Evolution, Mirror, MirrorColumn, Table, comment_relation, create_mirror, create_view, drop_mirror, follow,
+    Block, Evolution, Mirror, MirrorColumn, Table, comment_relation, create_mirror, create_view, drop_mirror, follow,
 };
 use crate::domain::{Lsn, TableName, Version};
 
@@ -26,17 +26,19 @@ pub struct Log {
 /// A row that could not be applied.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// Where it came from: `topic/partition/offset`, or `load/table/L0/number`.
+    /// Where it came from: `cdc/offset/version`, `load/table/L0/page/number` or `repair/table/version/number`.
     pub id: String,
     /// The table.
     pub table: String,
+    /// The row's primary key: a JSON array of PostgreSQL's texts, in the order of the key. Empty when it is not known.
+    pub key: String,
     /// The row's version, under which a replay applies it.
     pub version: Version,
     /// The class of what is wrong.
     pub reason: &'static str,
     /// What is wrong, without values.
     pub detail: String,
-    /// The raw message.
+    /// The raw message; of a load and a repair the row's cells as in a binary COPY, in base64.
     pub message: String,
 }
 
@@ -169,7 +171,8 @@ pub async fn raise_floor(
     clickhouse.execute(sql, &[("table", &name), ("floor", &floor), ("reason", reason)]).await?;
     failpoint!("floor.stored");
     let superseded = "insert into platform.dead_letters \
-                      select id, pipeline, table, key, version, reason, detail, message, 'superseded', now64(6) \
+                      (id, pipeline, table, key, version, reason, detail, message, state, changed_at, parked_at) \
+                      select id, pipeline, table, key, version, reason, detail, message, 'superseded', now64(6), parked_at \
                       from platform.dead_letters final \
                       where table = {table:String} and state = 'parked' and version < {floor:UInt128}";
     clickhouse.execute(superseded, &[("table", &name), ("floor", &floor)]).await
@@ -206,19 +209,33 @@ pub async fn floors(clickhouse: &ClickHouse) -> Result<BTreeMap<String, Version>
     Ok(rows.into_iter().map(|row| (row.table, Version::from_raw(row.highest))).collect())
 }
 
-/// Stores rows that could not be applied.
+/// The key of a row of `block` as letters carry it; empty when a key column's type has no text here.
+pub fn key_json(block: &Block, table: &Table, row: usize) -> String {
+    let texts = block.key_texts(table, row);
+    texts.and_then(|texts| serde_json::to_string(&texts).ok()).unwrap_or_default()
+}
+
+/// Stores rows that could not be applied. One that is there keeps the time since which it waits; one that was closed stays
+/// closed when its event comes again.
 ///
 /// # Errors
 /// ClickHouse's.
 pub async fn store_dead_letters(clickhouse: &ClickHouse, pipeline: &str, letters: &[DeadLetter]) -> Result<(), Error> {
-    let sql = "insert into platform.dead_letters select {id:String}, {pipeline:String}, {table:String}, '', {version:UInt128}, \
-               {reason:String}, {detail:String}, {message:String}, 'parked', now64(6)";
+    let sql = "insert into platform.dead_letters \
+               (id, pipeline, table, key, version, reason, detail, message, state, changed_at, parked_at) \
+               select {id:String}, {pipeline:String}, {table:String}, {key:String}, {version:UInt128}, \
+               {reason:String}, {detail:String}, {message:String}, 'parked', now64(6), \
+               (select if(count() = 0, now64(6), min(parked_at)) from platform.dead_letters \
+                where id = {id:String} and version = {version:UInt128}) \
+               where (select count() from platform.dead_letters final \
+                      where id = {id:String} and version = {version:UInt128} and state != 'parked') = 0";
     for letter in letters {
         let version = letter.version.get().to_string();
         let parameters = [
             ("id", letter.id.as_str()),
             ("pipeline", pipeline),
             ("table", &letter.table),
+            ("key", &letter.key),
             ("version", &version),
             ("reason", letter.reason),
             ("detail", &letter.detail),

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
+use super::checkpoint::parse_time;
 use super::clickhouse::{ClickHouse, Error};
 use crate::domain::{Lsn, TableName, Version};
 
@@ -95,6 +97,8 @@ pub struct Stored {
     pub state: TableState,
     /// Why.
     pub reason: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
 }
 
 /// The states of a pipeline's tables, by the mirror's name.
@@ -107,14 +111,15 @@ pub async fn of_pipeline(clickhouse: &ClickHouse, pipeline: &str) -> Result<BTre
         table: String,
         state: String,
         reason: String,
+        changed: String,
     }
-    let sql = "select table, state, reason from platform.tables final where pipeline = {pipeline:String}";
+    let sql = "select table, state, reason, toString(changed_at) as changed from platform.tables final where pipeline = {pipeline:String}";
     let rows: Vec<Row> = clickhouse.fetch_all(sql, &[("pipeline", pipeline)]).await?;
     let stored = rows.into_iter().filter_map(|row| {
         let state = STATES.into_iter().find(|state| state.name() == row.state)?;
-        Some((row.table, Stored { state, reason: row.reason }))
+        Some(parse_time(&row.changed).map(|since| (row.table, Stored { state, reason: row.reason, since })))
     });
-    Ok(stored.collect())
+    stored.collect()
 }
 
 /// Stores a state unless it stands already, with the same reason.

@@ -29,7 +29,7 @@ use crate::store::kafka::Topic;
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
 use crate::store::table_states::{StateChange, TableState};
-use crate::store::{advisory_lock, postgres, replication, table_shapes, table_states};
+use crate::store::{advisory_lock, postgres, replication, sinks, table_shapes, table_states};
 pub use copy::Progress;
 pub use watch::Watch;
 
@@ -259,7 +259,7 @@ async fn move_checkpoint(
     begins_anew: bool,
 ) -> anyhow::Result<()> {
     let pipeline = &settings.sink.pipeline;
-    let lease = Lease::try_take(&settings.postgres, pipeline).await?;
+    let lease = lease(settings).await?;
     if lease.is_none() && !begins_anew {
         return Ok(());
     }
@@ -279,8 +279,26 @@ async fn move_checkpoint(
         heartbeat: -1,
         committed_at: chrono::DateTime::UNIX_EPOCH,
     };
+    // First: what lies before is not to be read again, whether or not the checkpoint arrives.
+    failpoint!("load.before-start");
+    checkpoint::store_start(clickhouse, pipeline, &checkpoint).await.context("storing where the log begins")?;
     failpoint!("load.before-checkpoint");
     checkpoint::store(clickhouse, pipeline, &checkpoint).await.context("storing the checkpoint")?;
     failpoint!("load.after-checkpoint");
     Ok(())
+}
+
+/// The pipeline's lease, unless a sink that runs or is paused holds it. A halted one holds it only while it serves a request.
+async fn lease(settings: &Settings) -> anyhow::Result<Option<Lease>> {
+    let pipeline = &settings.sink.pipeline;
+    let client = postgres::connect(&settings.postgres, "platform load").await?;
+    let deadline = tokio::time::Instant::now() + sinks::HALTED_LEASE_WAIT;
+    loop {
+        let lease = Lease::try_take(&settings.postgres, pipeline).await?;
+        let halted = sinks::state(&client, pipeline).await?.is_some_and(|sink| sink.state == "halted");
+        if lease.is_some() || !halted || tokio::time::Instant::now() >= deadline {
+            return Ok(lease);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

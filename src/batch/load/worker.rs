@@ -223,10 +223,18 @@ impl Worker {
     }
 
     fn letter(&self, range: &Range, number: usize, detail: &str, tuple: &[u8]) -> DeadLetter {
-        let table = self.job.tables.get(range.table).map_or_else(String::new, |table| table.name().mirror_name());
+        let shape = self.job.tables.get(range.table);
+        let table = shape.map_or_else(String::new, |table| table.name().mirror_name());
+        let key = shape.and_then(|shape| {
+            let mut block = Block::new(shape);
+            let meta = RowMeta { version: self.job.version, deleted: true, committed_at: 0, synced_at: 0 };
+            block.push_key_cells(shape, CopyReader::cells(tuple), meta).ok()?;
+            Some(mirror::key_json(&block, shape, 0))
+        });
         DeadLetter {
             id: format!("load/{table}/{}/{}/{number}", self.job.version.get(), range.first_page),
             table,
+            key: key.unwrap_or_default(),
             version: self.job.version,
             reason: "not-representable",
             detail: detail.to_owned(),

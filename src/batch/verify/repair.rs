@@ -79,7 +79,8 @@ async fn store(
         if let Err(error) = block.push_cells(table, cells.iter().copied(), meta) {
             // As a load does: parked, and not shown in an older form.
             block.push_key_cells(table, cells.iter().copied(), meta)?;
-            letters.push(letter(table, version, letters.len(), &error.to_string(), &cells));
+            let key = mirror::key_json(&block, table, at);
+            letters.push(DeadLetter { key, ..letter(table, version, letters.len(), &error.to_string(), &cells) });
         }
         let mut key = Vec::new();
         block.write_key(table, at, &mut key).context("a row without its key")?;
@@ -107,6 +108,7 @@ fn letter(table: &Table, version: Version, number: usize, detail: &str, cells: &
     DeadLetter {
         id: format!("repair/{name}/{}/{number}", version.get()),
         table: name,
+        key: String::new(),
         version,
         reason: "not-representable",
         detail: detail.to_owned(),

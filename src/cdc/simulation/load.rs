@@ -111,6 +111,7 @@ async fn copy(shared: &Shared, table: usize, rows: &[Row], version: Version) {
                 letters.push(DeadLetter {
                     id: format!("load/{table}/{}/{number}/{}", version.get(), letters.len()),
                     table: shape.name().mirror_name(),
+                    key: String::new(),
                     version,
                     reason: "not-representable",
                     detail: error.to_string(),

@@ -31,6 +31,7 @@ async fn a_mirror_that_differs_leaves_the_old_day() {
     let letter = DeadLetter {
         id: "platform.cdc/0/7".into(),
         table: "sentiment_social".into(),
+        key: String::new(),
         version: Version::from_raw(12),
         reason: "decode",
         detail: String::new(),

@@ -13,7 +13,7 @@ PYTHON ?= python3
 REQUIREMENTS := $(wildcard tests/python/requirements.txt)
 BINARY := $${CARGO_TARGET_DIR:-target}/debug/platform
 
-.PHONY: help engines up test check bench clean cargo
+.PHONY: help engines up test chaos check bench clean cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,11 +26,16 @@ up: cargo engines ## run the whole platform here until Ctrl-C; ARGS='…' go to 
 	@exec $(BINARY) up $(ARGS)
 
 test: cargo engines $(if $(REQUIREMENTS),.venv/.stamp) ## run all tests; ARGS='…' go to `cargo test`
-	@cargo test --locked $(ARGS)
+	@cargo test --locked --features failpoints $(ARGS)
+
+chaos: cargo engines ## random faults: PLATFORM_CHAOS_SECONDS=180, PLATFORM_CHAOS_SEED=… for a plan again
+	@PLATFORM_CHAOS_SECONDS=$${PLATFORM_CHAOS_SECONDS:-180} PLATFORM_CHAOS_SEED=$${PLATFORM_CHAOS_SEED:-$$RANDOM} \
+		cargo test --locked --features failpoints --test it -- --nocapture end_to_end::chaos::
 
 check: cargo ## formatting, lints and documentation, without a warning
 	@cargo fmt --check
 	@cargo clippy --all-targets --locked -- -D warnings
+	@cargo clippy --all-targets --features failpoints --locked -- -D warnings
 	@RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
 
 bench: cargo engines ## run the benchmarks; ARGS='…' go to `cargo bench`

@@ -4,6 +4,9 @@
 //! applies the log, `batch` moves whole tables and days, `api` serves both databases, `embedded` runs them all on one
 //! machine. `cmd` composes. Imports go one way: `cmd → {api, cdc, batch, embedded} → store → catalog → domain`.
 
+#[macro_use]
+pub mod failpoint;
+
 pub mod api;
 pub mod batch;
 pub mod catalog;

@@ -9,6 +9,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("shutdown", &[]),
     ("telemetry", &[]),
+    ("failpoint", &[]),
     ("catalog", &[]),
     ("store", &["catalog"]),
     ("api", &["store", "catalog"]),
@@ -128,6 +129,35 @@ fn only_config_reads_the_environment_and_only_one_file_is_unsafe() {
         }
     }
     assert!(unsafe_files.len() <= 1, "{unsafe_files:?}");
+}
+
+#[test]
+fn crash_points_are_listed_once_and_stand_in_the_code() {
+    let mut standing = Vec::new();
+    for (_, text) in sources("src") {
+        for (at, call) in text.match_indices("failpoint!(\"") {
+            let rest = &text[at + call.len()..];
+            standing.push(rest.split('"').next().expect("a name").to_owned());
+        }
+    }
+    let mut listed: Vec<_> = platform::failpoint::POINTS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    standing.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(standing, listed);
+}
+
+#[test]
+fn nothing_that_is_deployed_is_built_with_crash_points() {
+    let mut files = vec![root().join("deploy")];
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").path()));
+        } else if let Ok(text) = std::fs::read_to_string(&path) {
+            assert!(!text.contains("failpoints") && !text.contains("all-features"), "{}", path.display());
+        }
+    }
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).expect("readable");
+    assert!(!manifest.lines().any(|line| line.starts_with("default =") && line.contains("failpoints")));
 }
 
 #[test]

@@ -114,6 +114,7 @@ impl Pipeline {
 
     /// Goes on from the checkpoint until something stops it.
     pub(super) async fn start(&self, lease: &Lease) -> anyhow::Result<Stop> {
+        failpoint!("sink.lease-taken");
         let pipeline = &self.settings.sink.pipeline;
         let Some(checkpoint) = checkpoint::latest(&self.clickhouse, pipeline).await? else {
             return Ok(Stop::Halt(Halt::NotLoaded));
@@ -146,6 +147,7 @@ impl Pipeline {
         );
         self.term.store(checkpoint.term + 1, Ordering::SeqCst);
         self.status.set("running");
+        failpoint!("sink.started");
         Ok(self.flow(decoder, checkpoint, &log, topic, lease).await)
     }
 
@@ -246,6 +248,7 @@ impl Pipeline {
                 if let Err(stop) = self.take(decoder, &mut batch, (record, before), &mut outbox, now).await {
                     return stop;
                 }
+                failpoint!("sink.decoded");
                 let full = batch.rows() >= sink.batch_rows_max || batch.bytes >= sink.batch_bytes_max;
                 if full || batch.incomplete >= sink.reread_rows_max {
                     batch = outbox.send(batch, Some(record)).await;
@@ -310,9 +313,11 @@ impl Pipeline {
             *batch = outbox.send(old, last).await;
         }
         outbox.all_written().await;
+        failpoint!("structure.all-written");
         let known = decoder.tables.clone();
         let refreshed = shapes::refresh(&self.settings, &self.clickhouse, &self.status, decoder).await;
         refreshed.context("reading the tables' shapes").map_err(Stop::Again)?;
+        failpoint!("structure.refreshed");
         if decoder.tables != known {
             decoder.history.clear();
         }

@@ -81,6 +81,7 @@ pub(super) async fn run(
                     wait = first_wait;
                 }
                 if let Some(last) = records.last() {
+                    failpoint!("sink.fetched");
                     last_hash = Some(record_hash(last));
                     offset = last.offset.saturating_add(1);
                     let behind = end.saturating_sub(offset);

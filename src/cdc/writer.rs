@@ -40,11 +40,15 @@ impl Writer {
     pub(super) async fn write(&mut self, mut batch: Batch) -> Result<(), Stop> {
         let begun = Instant::now();
         for (table, floor) in &batch.floors {
+            failpoint!("sink.before-floor");
             self.repeated("floor", || self.store.raise_floor(table, *floor)).await?;
+            failpoint!("sink.after-floor");
         }
         self.complete(&mut batch).await?;
         if !batch.letters.is_empty() {
+            failpoint!("sink.before-park");
             self.repeated("park", || self.store.park(&batch.letters)).await?;
+            failpoint!("sink.after-park");
             counter!("platform_sink_dead_letters_total").increment(count(batch.letters.len()));
             let first = batch.letters.first().map_or("", |letter| letter.detail.as_str());
             tracing::warn!(rows = batch.letters.len(), first, "rows parked in platform.dead_letters");
@@ -52,7 +56,9 @@ impl Writer {
         self.insert(&batch).await?;
         self.batch += 1;
         let checkpoint = self.checkpoint(&batch);
+        failpoint!("sink.before-checkpoint");
         self.repeated("checkpoint", || self.store.checkpoint(&checkpoint)).await?;
+        failpoint!("sink.after-checkpoint");
         counter!("platform_sink_events_total").increment(batch.events);
         counter!("platform_sink_rows_total").increment(count(batch.rows()));
         counter!("platform_sink_batches_total").increment(1);
@@ -76,8 +82,10 @@ impl Writer {
     /// Inserts the rows of a batch that is complete.
     pub(super) async fn insert(&self, batch: &Batch) -> Result<(), Stop> {
         for entry in batch.tables.values().filter(|entry| entry.block.rows() > 0) {
+            failpoint!("sink.before-insert");
             let inserting = Instant::now();
             self.repeated("insert", || self.store.insert(&entry.table, &entry.block)).await?;
+            failpoint!("sink.after-insert");
             histogram!("platform_sink_insert_duration_seconds").record(inserting.elapsed().as_secs_f64());
         }
         Ok(())
@@ -134,9 +142,13 @@ impl Writer {
             self.origin.reread(&entry.table, &keys, first.meta).await
         };
         let mut wait = self.first_wait();
+        failpoint!("sink.before-reread");
         loop {
             match read().await {
-                Ok(rows) => return Ok(rows),
+                Ok(rows) => {
+                    failpoint!("sink.after-reread");
+                    return Ok(rows);
+                }
                 Err(error) => {
                     counter!("platform_sink_retries_total", "step" => "reread").increment(1);
                     tracing::warn!(table = %entry.table.name(), error = format!("{error:#}"), wait_ms = wait.as_millis(), "rows cannot be read again yet");

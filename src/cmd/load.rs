@@ -4,6 +4,7 @@ use crate::batch::load;
 use crate::config::Settings;
 use crate::domain::TableName;
 use crate::shutdown::Shutdown;
+use crate::store::{clickhouse, postgres};
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,7 @@ pub struct Args {
 pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let names: Vec<TableName> = args.tables.iter().map(|name| TableName::from_argument(name)).collect();
     let progress = load::Progress::new();
-    let report = shutdown.guard(load::run(&settings, &names, &progress)).await?;
+    let report = shutdown.guard(load::run(&settings, &names, &progress)).await;
+    let report = report.map_err(|error| clickhouse::or_unavailable(postgres::or_unavailable(error)))?;
     super::print_result(&report)
 }

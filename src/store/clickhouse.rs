@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::buffers::Buffers;
 use crate::config;
+use crate::domain::Failure;
 
 /// Blocks whose memory is kept for the next ones, and the largest.
 const BLOCKS_KEPT: usize = 2;
@@ -109,6 +110,15 @@ impl Error {
             None => Self::Network(text),
         }
     }
+}
+
+/// Adds `Failure::Unavailable` to an error that comes from a ClickHouse that may answer later, unless the error says already
+/// how the job ends.
+pub fn or_unavailable(error: anyhow::Error) -> anyhow::Error {
+    let judged = error.downcast_ref::<Failure>().is_some() || error.chain().any(|cause| cause.is::<Failure>());
+    let found = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+    let transient = found.is_some_and(|error| error.class() == Class::Retry);
+    if transient && !judged { error.context(Failure::Unavailable("ClickHouse failed".into())) } else { error }
 }
 
 /// A value bound to a `{name:Type}` of a statement. Never pasted into SQL.
@@ -243,6 +253,7 @@ impl ClickHouse {
     ) -> Result<(), Error> {
         let mut insert = self.begin_insert(table, columns, settings);
         insert.send(blocks).await?;
+        failpoint!("insert.sent");
         insert.end().await
     }
 

@@ -91,9 +91,14 @@ pub async fn prepare_table(clickhouse: &ClickHouse, table: &Table) -> Result<(),
     if let Ok(evolution) = follow(&there, table) {
         return evolve(clickhouse, &evolution).await;
     }
+    failpoint!("load.before-drop");
     clickhouse.execute(&drop_mirror(table.name()), &[]).await?;
+    failpoint!("load.mirror-dropped");
     clickhouse.execute(&create_mirror(table), &[]).await?;
-    clickhouse.execute(&create_view(table), &[]).await
+    failpoint!("load.mirror-made");
+    clickhouse.execute(&create_view(table), &[]).await?;
+    failpoint!("load.view-made");
+    Ok(())
 }
 
 /// Makes a mirror follow its table, and the view with it.
@@ -103,11 +108,17 @@ pub async fn prepare_table(clickhouse: &ClickHouse, table: &Table) -> Result<(),
 pub async fn evolve(clickhouse: &ClickHouse, evolution: &Evolution) -> Result<(), Error> {
     for statement in &evolution.statements {
         tracing::info!(table = %evolution.table.name(), statement, "the mirror follows a change of its table");
+        failpoint!("structure.before-statement");
         clickhouse.execute(statement, &[]).await?;
+        failpoint!("structure.after-statement");
     }
+    failpoint!("structure.before-view");
     clickhouse.execute(&create_view(&evolution.table), &[]).await?;
+    failpoint!("structure.before-comment");
     // Last: what came before is compared again until this stands.
-    clickhouse.execute(&comment_relation(&evolution.table), &[]).await
+    clickhouse.execute(&comment_relation(&evolution.table), &[]).await?;
+    failpoint!("structure.after-comment");
+    Ok(())
 }
 
 /// Every mirror table, by its name.
@@ -158,6 +169,7 @@ pub async fn raise_floor(
     let floor = floor.get().to_string();
     let name = table.mirror_name();
     clickhouse.execute(sql, &[("table", &name), ("floor", &floor), ("reason", reason)]).await?;
+    failpoint!("floor.stored");
     let superseded = "insert into platform.dead_letters \
                       (id, pipeline, table, key, version, reason, detail, message, state, changed_at, parked_at) \
                       select id, pipeline, table, key, version, reason, detail, message, 'superseded', now64(6), parked_at \

@@ -45,14 +45,21 @@ pub(super) async fn prepare(
     let checkpoint = checkpoint::latest(clickhouse, pipeline).await?;
     let connect = Connect::new(&settings.connect).ok();
     let offset = match &connect {
-        Some(connect) => connect.offset(pipeline).await.unwrap_or(None),
+        Some(connect) => connect.offset(pipeline).await.ok(),
         None => None,
     };
+    // Whatever made it forget, or whoever: an earlier load may have ended before it was done.
+    let is_forgetful = offset == Some(None);
+    let offset = offset.flatten();
     let applied = checkpoint.filter(|checkpoint| newest.as_ref().is_some_and(|log| log.number == checkpoint.log));
     let watermark = applied.map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
     let Some(broken) = newest.as_ref().and_then(|log| broken(&state, log, watermark, offset)) else {
         if let Some(log) = newest {
-            return Ok(Prepared { log, begins_anew: false });
+            let begins_anew = all && is_forgetful;
+            if begins_anew {
+                begin_at_slot(client, connect.as_ref(), pipeline).await?;
+            }
+            return Ok(Prepared { log, begins_anew });
         }
         // The first load. A slot that was made beforehand may have been streamed from since.
         if matches!(state.slot, Slot::Missing | Slot::Lost) {
@@ -109,16 +116,25 @@ async fn make_slot(settings: &Settings, client: &Client, connect: Option<&Connec
         drop_slot(client, pipeline).await?;
     }
     replication::create_slot(client, pipeline).await?;
+    failpoint!("load.slot-made");
     tracing::info!(slot = pipeline, "replication slot made");
-    // The first transaction behind the slot, so that the one that does not know the commit before it is older than L0.
-    replication::emit(client, replication::BARRIER_PREFIX, "").await?;
     if let Some(connect) = connect {
         let placeholder = connector_config::placeholder(client, pipeline).await?;
         let config = connector_config::build(settings, &placeholder)?;
         let reset = connect.reset_offsets(pipeline, &config).await;
         reset.map_err(|error| Failure::from(&error)).context("resetting the connector's offsets")?;
+        failpoint!("load.connector-goes-on");
     }
-    Ok(())
+    begin_at_slot(client, connect, pipeline).await
+}
+
+/// Sees to it that a connector which remembers nothing begins at the slot, and that its first transaction, the one that does
+/// not know the commit before it, is older than L0.
+async fn begin_at_slot(client: &Client, connect: Option<&Connect>, pipeline: &str) -> anyhow::Result<()> {
+    replication::emit(client, replication::BARRIER_PREFIX, "").await?;
+    let Some(connect) = connect else { return Ok(()) };
+    let resumed = connect.resume_forgetful(pipeline).await;
+    resumed.map_err(|error| Failure::from(&error).into())
 }
 
 async fn drop_slot(client: &Client, slot: &str) -> anyhow::Result<()> {
@@ -143,5 +159,6 @@ async fn drop_slot(client: &Client, slot: &str) -> anyhow::Result<()> {
 pub(super) async fn remember_first_load(clickhouse: &ClickHouse, log: &Log, l0: Lsn) -> anyhow::Result<Log> {
     let log = Log { first_load: l0, ..log.clone() };
     mirror::store_log(clickhouse, &log).await.context("remembering the log")?;
+    failpoint!("load.log-stored");
     Ok(log)
 }

@@ -68,6 +68,7 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
     let client = postgres::connect(&settings.postgres, "platform load").await?;
     client.batch_execute("set statement_timeout = 0").await?;
     lock(&client, Duration::from_secs(settings.load.wait_lock_timeout_s)).await?;
+    failpoint!("load.locked");
     let clickhouse = ClickHouse::new(&settings.clickhouse)?;
     let mut tables = choose(&client, settings, names).await?;
     let prepared = log::prepare(settings, &client, &clickhouse, names.is_empty()).await?;
@@ -133,18 +134,22 @@ impl Round<'_> {
             self.log = log::remember_first_load(self.clickhouse, &self.log, self.l0).await?;
         }
         for table in tables {
+            // First: a mirror that was made anew, and filled by nobody, looks like one that has everything.
+            self.store_state(table, TableState::Loading, version, Lsn::ZERO, 0).await?;
+            failpoint!("load.loading-stored");
             mirror::prepare_table(self.clickhouse, table)
                 .await
                 .with_context(|| format!("making the mirror of {}", table.name()))?;
-            self.store_state(table, TableState::Loading, version, Lsn::ZERO, 0).await?;
         }
         let snapshot = snapshot::open(self.client, &self.settings.postgres, &self.settings.load, self.l0).await?;
+        failpoint!("load.snapshot-open");
         let guard = copy::lock(self.settings, tables, &snapshot).await;
         if let Some(table) = self.changed(tables).await? {
             tracing::warn!(table = %table, "the table has changed since the load began; it begins again");
             return Ok(None);
         }
         let guard = guard?;
+        failpoint!("load.tables-locked");
         tracing::info!(log = self.log.number, l0 = %self.l0, snapshot = %snapshot.lsn, tables = tables.len(), "copying");
         let copied = match copy::tables(self.settings, tables, &guard, &snapshot, version, self.progress).await {
             Err(error) if error.is::<copy::Blocked>() => {
@@ -153,11 +158,14 @@ impl Round<'_> {
             }
             copied => copied?,
         };
+        failpoint!("load.copied");
         snapshot.close().await?;
         let mut loaded = Vec::new();
         for (table, counts) in tables.iter().zip(copied) {
             mirror::raise_floor(self.clickhouse, table.name(), version, "load").await.context("raising the floor")?;
+            failpoint!("load.floor-raised");
             self.store_state(table, TableState::Live, version, snapshot.lsn, counts.rows).await?;
+            failpoint!("load.live-stored");
             loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
         }
         // Held until here: a change between the copy and `live` would be taken for one that this load has seen.
@@ -272,8 +280,12 @@ async fn move_checkpoint(
         committed_at: chrono::DateTime::UNIX_EPOCH,
     };
     // First: what lies before is not to be read again, whether or not the checkpoint arrives.
+    failpoint!("load.before-start");
     checkpoint::store_start(clickhouse, pipeline, &checkpoint).await.context("storing where the log begins")?;
-    checkpoint::store(clickhouse, pipeline, &checkpoint).await.context("storing the checkpoint")
+    failpoint!("load.before-checkpoint");
+    checkpoint::store(clickhouse, pipeline, &checkpoint).await.context("storing the checkpoint")?;
+    failpoint!("load.after-checkpoint");
+    Ok(())
 }
 
 /// The pipeline's lease, unless a sink that runs or is paused holds it. A halted one holds it only while it serves a request.

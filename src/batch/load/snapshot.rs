@@ -29,6 +29,7 @@ pub(in crate::batch) async fn open(
 ) -> anyhow::Result<Snapshot> {
     let marker = serde_json::json!({ "l0": l0.to_string() }).to_string();
     replication::emit(client, replication::LOAD_PREFIX, &marker).await?;
+    failpoint!("load.marker-written");
     wait_for_running(client, Duration::from_secs(load.wait_transactions_timeout_s)).await?;
 
     let holder = postgres::connect(settings, "platform load snapshot").await?;

@@ -86,7 +86,9 @@ impl<A: Fn() -> bool> Watch<A> {
         for name in &findings.left {
             tracing::warn!(table = name, "the table has left the publication; its mirror stays as it is");
             let reason = "it is no longer in the publication";
+            failpoint!("watch.before-left");
             table_states::store(&clickhouse, name, &StateChange::of(pipeline, TableState::Left, reason)).await?;
+            failpoint!("watch.after-left");
         }
         waits.retain(|name, _| findings.load.iter().any(|(table, _)| table == name));
         for (table, reason) in findings.load {
@@ -95,8 +97,10 @@ impl<A: Fn() -> bool> Watch<A> {
                 continue;
             }
             // One by one: what is wrong with one table is nothing to the others.
+            failpoint!("watch.before-load");
             match run(&self.settings, std::slice::from_ref(&table), &Progress::new()).await {
                 Ok(_) => {
+                    failpoint!("watch.after-load");
                     counter!("platform_sink_loads_total").increment(1);
                     tracing::info!(table = %table, reason, "loaded by the sink");
                 }

@@ -197,6 +197,7 @@ impl Worker {
             Open { table: at, insert, ranges: Vec::new(), rows: 0, bytes: 0, parked: 0 }
         });
         open.insert.send(native).await.map_err(Stop::Insert)?;
+        failpoint!("load.copying");
         open.rows += rows;
         open.bytes += length;
         self.job.progress.inc(rows);
@@ -207,11 +208,13 @@ impl Worker {
     async fn settle(&mut self) -> Result<(), Stop> {
         let Some(open) = self.open.take() else { return Ok(()) };
         let Open { table, insert, ranges, rows, bytes, parked } = open;
+        failpoint!("load.before-settle");
         if let Err(error) = insert.end().await {
             self.job.progress.dec(rows);
             self.job.give_back(ranges);
             return Err(Stop::Insert(error));
         }
+        failpoint!("load.after-settle");
         tracing::debug!(rows, bytes, "inserted");
         for (counter, count) in [(self.job.rows.get(table), rows), (self.job.parked.get(table), parked)] {
             counter.context("a block of no table")?.fetch_add(count, Ordering::SeqCst);

@@ -1,6 +1,9 @@
 //! The whole real stack: PostgreSQL, Debezium, Kafka, the sink, ClickHouse's engine.
 
+mod chaos;
+mod chaos_faults;
 mod continuity;
+mod crash_points;
 mod dead_letters;
 mod equality;
 mod large_transactions;
@@ -8,6 +11,7 @@ mod loads;
 mod operating;
 mod preflight;
 mod schema_changes;
+mod twins;
 mod value_samples;
 mod values;
 mod verify;
@@ -46,8 +50,14 @@ impl Hands {
 
     /// Waits until everything committed so far is applied.
     async fn caught_up(&self) {
+        self.caught_up_within(CATCH_UP, async || {}).await;
+    }
+
+    /// As `caught_up`, with another limit; `check` may say while it waits that waiting is in vain.
+    async fn caught_up_within(&self, limit: Duration, check: impl AsyncFn()) {
         let barrier = replication::emit(&self.postgres, replication::BARRIER_PREFIX, "").await.expect("written");
-        wait_until("the watermark passes the barrier", CATCH_UP, || async {
+        wait_until("the watermark passes the barrier", limit, || async {
+            check().await;
             let latest = checkpoint::latest(&self.clickhouse, "platform").await;
             latest.ok().flatten().is_some_and(|checkpoint| checkpoint.watermark >= barrier)
         })

@@ -42,7 +42,7 @@ impl Workload {
         use tokio_postgres::error::SqlState;
         let mut committed = 0;
         while !stop.load(Ordering::SeqCst) {
-            let sql = if self.random.random_range(0..60) == 0 { self.truncation() } else { self.step() };
+            let sql = self.step_beside_others();
             match client.batch_execute(&sql).await {
                 Ok(()) => committed += 1,
                 Err(error) => {
@@ -55,6 +55,11 @@ impl Workload {
             }
         }
         committed
+    }
+
+    /// One step of a writer among others, now and then a TRUNCATE.
+    pub(super) fn step_beside_others(&mut self) -> String {
+        if self.random.random_range(0..60) == 0 { self.truncation() } else { self.step() }
     }
 
     /// Empties one table and uses its keys again.

@@ -2,8 +2,11 @@
 #![allow(dead_code, reason = "every test takes what it needs")]
 
 pub(crate) mod clickhouse_server;
+pub(crate) mod liar;
+pub(crate) mod own_sink;
 pub(crate) mod postgres_server;
 pub(crate) mod processes;
+pub(crate) mod proxy;
 pub(crate) mod stack;
 pub(crate) mod wait;
 

@@ -107,10 +107,7 @@ impl Pipeline {
         let begun = Instant::now();
         let mut looked = begun;
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(self.desk.interval()) => {}
-                () = self.cancelled.cancelled() => return,
-            }
+            // At once: until it has, nobody knows that a halted sink is there.
             match self.desk.serve_halted(&mut client).await {
                 Ok(true) => return,
                 Ok(false) => {}
@@ -125,6 +122,10 @@ impl Pipeline {
                 if again || self.is_over(halt).await {
                     return;
                 }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.desk.interval()) => {}
+                () = self.cancelled.cancelled() => return,
             }
         }
     }

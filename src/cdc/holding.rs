@@ -85,13 +85,12 @@ impl Pipeline {
     /// Ends when there is a request to serve and what was read before is written, or takes too long.
     pub(super) async fn asked(&self, lease: &Lease, drain: &CancellationToken) -> Stop {
         loop {
-            tokio::time::sleep(self.desk.interval()).await;
             let looked = async {
                 self.desk.record(lease.client()).await?;
                 self.desk.is_asked(lease.client()).await
             };
             match looked.await {
-                Ok(false) => {}
+                Ok(false) => tokio::time::sleep(self.desk.interval()).await,
                 Ok(true) => break,
                 Err(error) => return Stop::Again(error),
             }

@@ -85,13 +85,12 @@ impl Pipeline {
     /// Ends when there is a request to serve and what was read before is written, or takes too long.
     pub(super) async fn asked(&self, lease: &Lease, drain: &CancellationToken) -> Stop {
         loop {
-            tokio::time::sleep(self.desk.interval()).await;
             let looked = async {
                 self.desk.record(lease.client()).await?;
                 self.desk.is_asked(lease.client()).await
             };
             match looked.await {
-                Ok(false) => {}
+                Ok(false) => tokio::time::sleep(self.desk.interval()).await,
                 Ok(true) => break,
                 Err(error) => return Stop::Again(error),
             }
@@ -107,10 +106,7 @@ impl Pipeline {
         let begun = Instant::now();
         let mut looked = begun;
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(self.desk.interval()) => {}
-                () = self.cancelled.cancelled() => return,
-            }
+            // At once: until it has, nobody knows that a halted sink is there.
             match self.desk.serve_halted(&mut client).await {
                 Ok(true) => return,
                 Ok(false) => {}
@@ -125,6 +121,10 @@ impl Pipeline {
                 if again || self.is_over(halt).await {
                     return;
                 }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.desk.interval()) => {}
+                () = self.cancelled.cancelled() => return,
             }
         }
     }

@@ -1,6 +1,7 @@
 //! `platform sink status`: what a sink is doing, told by PostgreSQL, ClickHouse and Kafka: not by the sink itself.
 
 use std::io::IsTerminal as _;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -14,6 +15,9 @@ use crate::store::kafka::Topic;
 use crate::store::sinks::{self, Holder, Paused};
 use crate::store::table_states::{self, TableState};
 use crate::store::{checkpoint, postgres};
+
+/// How long a sink that has just halted takes to say that it is there.
+const STANDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -97,7 +101,12 @@ async fn look(settings: &Settings) -> anyhow::Result<Report> {
     report.paused = sinks::paused(&client, pipeline).await?;
     report.lease = sinks::holder(&client, pipeline).await?;
     let said = sinks::state(&client, pipeline).await?;
-    let alive = report.lease.is_some() || sinks::stands(&client, pipeline).await?;
+    let mut alive = report.lease.is_some() || sinks::stands(&client, pipeline).await?;
+    if !alive && said.as_ref().is_some_and(|said| said.state == "halted") {
+        // Between giving the lease back and saying that it is there lies a moment.
+        tokio::time::sleep(STANDS_WITHIN).await;
+        alive = sinks::stands(&client, pipeline).await?;
+    }
     match said {
         Some(said) => {
             report.state = state(&said.state, alive, report.lease.is_some()).to_owned();

@@ -247,8 +247,11 @@ async fn halt_and_mend(stack: &Stack, hands: &Hands) {
     runs(stack).await;
     hands.caught_up().await;
     assert!(metrics(stack).await.contains("platform_sink_halted{reason=\"heartbeat-gap\"} 0"));
-    let status = command(stack, &["sink", "status"]);
-    assert_eq!((status.code, &printed(&status)["reason"]), (Some(0), &Value::Null), "{status:?}");
+    wait_until("the status says that it runs", CATCH_UP, || async {
+        let status = command(stack, &["sink", "status"]);
+        status.code == Some(0) && printed(&status)["state"] == "running" && printed(&status)["reason"].is_null()
+    })
+    .await;
     let hole = command(stack, &["sink", "rewind", "--to", "0"]);
     assert_eq!((hole.code, hole.stderr.contains("cannot be followed")), (Some(2), true), "{hole:?}");
 }

@@ -117,6 +117,8 @@ impl Pipeline {
         failpoint!("sink.lease-taken");
         let pipeline = &self.settings.sink.pipeline;
         let Some(checkpoint) = checkpoint::latest(&self.clickhouse, pipeline).await? else {
+            // A ClickHouse that has lost everything counts terms from the beginning.
+            self.term.store(0, Ordering::SeqCst);
             return Ok(Stop::Halt(Halt::NotLoaded));
         };
         self.term.store(checkpoint.term, Ordering::SeqCst);
@@ -220,7 +222,7 @@ impl Pipeline {
                 // Room is waited for here, not looked at once: no record may come that would look again.
                 () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await; outbox.room().await }, if due.is_some() => {
                     batch = outbox.send(batch, last.as_ref()).await;
-                    oldest = None;
+                    measure_age(&mut oldest);
                     continue;
                 }
                 () = asked.cancelled() => {
@@ -252,13 +254,13 @@ impl Pipeline {
                 let full = batch.rows() >= sink.batch_rows_max || batch.bytes >= sink.batch_bytes_max;
                 if full || batch.incomplete >= sink.reread_rows_max {
                     batch = outbox.send(batch, Some(record)).await;
-                    oldest = None;
+                    measure_age(&mut oldest);
                 }
                 before = Some(record);
             }
             if behind && outbox.is_idle() && batch.rows() >= sink.batch_rows_max / 4 {
                 batch = outbox.send(batch, before).await;
-                oldest = None;
+                measure_age(&mut oldest);
             }
             last = fetched.pop().or(last);
             if batch.progress && oldest.is_none() {
@@ -322,5 +324,12 @@ impl Pipeline {
             decoder.history.clear();
         }
         Ok(())
+    }
+}
+
+/// Takes the time since which a batch that was sent had waited.
+fn measure_age(oldest: &mut Option<Instant>) {
+    if let Some(since) = oldest.take() {
+        metrics::histogram!("platform_sink_batch_age_seconds").record(since.elapsed().as_secs_f64());
     }
 }

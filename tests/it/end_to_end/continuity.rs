@@ -332,6 +332,18 @@ async fn a_clickhouse_that_was_restored_gets_again_what_came_since() {
     })
     .await;
     scene.goes_on("after the restore").await;
+
+    // Nothing is left of it.
+    while_down(&scene.stack, "clickhouse", Signal::SIGTERM, || {
+        std::fs::remove_dir_all(&data).expect("removed");
+    })
+    .await;
+    wait_until("the schema is made anew", CATCH_UP, || async {
+        tokio::task::block_in_place(|| scene.stack.platform(&["migrate"])).code == Some(0)
+    })
+    .await;
+    scene.halts(&["not-loaded"]).await;
+    scene.a_load_mends("after everything was lost").await;
 }
 
 /// What ClickHouse refuses for a while slows the sink down, and what it refuses for good halts it until that is mended.

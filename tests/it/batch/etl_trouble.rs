@@ -117,14 +117,19 @@ async fn a_day_that_is_written_to_all_the_time_is_built_all_the_same() {
     let bench = Mirrored::caught_up().await;
     bench.run(&["generate", "--rows", "5000", "--date", DAY]).await;
     bench.copy(10, "true").await;
+    bench.checkpoint(10, bench.position().await).await;
     let stop = AtomicBool::new(false);
     let writer = async {
         let mut version = 10;
         while !stop.load(Ordering::SeqCst) {
             version += 1;
             bench.postgres("update public.sentiment_social set likes = (likes + 1) % 1000000 where id % 500 = 3").await;
+            // As a sink does: what is not copied yet is not said to be there.
+            let copied = bench.position().await;
             bench.copy(version, "id % 500 = 3").await;
+            bench.checkpoint(version, copied).await;
         }
+        bench.checkpoint(version + 1, Lsn::new(u64::MAX >> 8)).await;
     };
     let jobs = async {
         for _ in 0..5 {

@@ -97,6 +97,11 @@ impl Mirrored {
         }
     }
 
+    /// End of PostgreSQL's log.
+    pub(super) async fn position(&self) -> Lsn {
+        replication::insert_lsn(&self.client).await.expect("a position")
+    }
+
     /// The sink has acknowledged `batch`, and everything below `watermark`.
     pub(super) async fn checkpoint(&self, batch: u64, watermark: Lsn) {
         let checkpoint = Checkpoint {

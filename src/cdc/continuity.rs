@@ -8,7 +8,7 @@ use crate::config::Settings;
 use crate::domain::Lsn;
 use crate::store::connect::Connect;
 use crate::store::mirror::Log;
-use crate::store::replication::{self, Slot, SourceState};
+use crate::store::replication::{self, Break, Slot, SourceState};
 
 /// Looks at PostgreSQL over the connection of the lease, and at Kafka Connect while nobody streams from the slot. `None`:
 /// nothing speaks against going on.
@@ -44,21 +44,14 @@ fn measure(state: &SourceState, watermark: Lsn) {
     }
 }
 
-/// `offset`: up to where the connector has sent the log; it confirms to the slot only what it has remembered.
+/// The break as a reason to halt.
 fn judge(state: &SourceState, log: &Log, watermark: Lsn, offset: Option<Lsn>) -> Option<Halt> {
-    if state.identity != log.identity {
-        return Some(Halt::LogChanged);
-    }
-    if state.position < watermark {
-        return Some(Halt::LogWentBack { position: state.position, watermark });
-    }
-    match (state.slot, offset) {
-        (Slot::Missing | Slot::Lost, _) => Some(Halt::SlotLost),
-        (Slot::Kept { confirmed, .. }, Some(offset)) if confirmed > offset => {
-            Some(Halt::SlotMoved { confirmed, offset })
-        }
-        (Slot::Kept { .. }, _) => None,
-    }
+    state.broken(&log.identity, watermark, offset).map(|broken| match broken {
+        Break::OtherLog => Halt::LogChanged,
+        Break::WentBack => Halt::LogWentBack { position: state.position, watermark },
+        Break::SlotMissing | Break::SlotLost => Halt::SlotLost,
+        Break::SlotMoved { confirmed, offset } => Halt::SlotMoved { confirmed, offset },
+    })
 }
 
 #[cfg(test)]

@@ -98,6 +98,48 @@ pub async fn log_identity(client: &Client) -> anyhow::Result<LogIdentity> {
     identity_of(&row)
 }
 
+/// Why what a database sends next does not follow what was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Break {
+    /// Another cluster, or another timeline.
+    #[error("the database is another one, or was restored or promoted")]
+    OtherLog,
+    /// The log ends before what was applied.
+    #[error("the database was restored to an earlier point")]
+    WentBack,
+    /// There is no slot.
+    #[error("the replication slot is gone")]
+    SlotMissing,
+    /// The slot's log was removed.
+    #[error("the replication slot has lost its log")]
+    SlotLost,
+    /// The slot begins after what the connector has sent.
+    #[error("the replication slot was moved")]
+    SlotMoved {
+        /// What the slot does not send again.
+        confirmed: Lsn,
+        /// What the connector has remembered.
+        offset: Lsn,
+    },
+}
+
+impl SourceState {
+    /// Whether it follows what was applied of the log `identity`, up to `watermark`. `offset`: up to where the connector has
+    /// sent the log; it confirms to the slot only what it has remembered.
+    pub fn broken(&self, identity: &LogIdentity, watermark: Lsn, offset: Option<Lsn>) -> Option<Break> {
+        match (self.slot, offset) {
+            _ if self.identity != *identity => Some(Break::OtherLog),
+            _ if self.position < watermark => Some(Break::WentBack),
+            (Slot::Missing, _) => Some(Break::SlotMissing),
+            (Slot::Lost, _) => Some(Break::SlotLost),
+            (Slot::Kept { confirmed, .. }, Some(offset)) if confirmed > offset => {
+                Some(Break::SlotMoved { confirmed, offset })
+            }
+            (Slot::Kept { .. }, _) => None,
+        }
+    }
+}
+
 /// The system identifier and the timeline that is written now. The control file tells the timeline of the last checkpoint,
 /// which is the old one for a moment after a promotion; a standby has no other.
 const IDENTITY: &str = "(select system_identifier::text from pg_control_system()), \

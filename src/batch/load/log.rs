@@ -12,7 +12,7 @@ use crate::store::checkpoint;
 use crate::store::clickhouse::ClickHouse;
 use crate::store::connect::Connect;
 use crate::store::mirror::{self, Log};
-use crate::store::replication::{self, Slot, SourceState};
+use crate::store::replication::{self, Slot};
 use crate::store::{connector_config, kafka};
 
 /// How long a stopped connector may take to let go of its slot.
@@ -53,7 +53,7 @@ pub(super) async fn prepare(
     let offset = offset.flatten();
     let applied = checkpoint.filter(|checkpoint| newest.as_ref().is_some_and(|log| log.number == checkpoint.log));
     let watermark = applied.map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
-    let Some(broken) = newest.as_ref().and_then(|log| broken(&state, log, watermark, offset)) else {
+    let Some(broken) = newest.as_ref().and_then(|log| state.broken(&log.identity, watermark, offset)) else {
         if let Some(log) = newest {
             let begins_anew = all && is_forgetful;
             if begins_anew {
@@ -78,7 +78,7 @@ pub(super) async fn prepare(
         let text = format!("{broken}: every table must be loaded; run `platform load` without names");
         return Err(Failure::Config(text).into());
     }
-    tracing::warn!(reason = broken, "the log begins anew");
+    tracing::warn!(reason = %broken, "the log begins anew");
     make_slot(settings, client, connect.as_ref(), state.slot).await?;
     let log = match newest {
         Some(log) if log.identity == state.identity && state.position >= watermark => log,
@@ -89,18 +89,6 @@ pub(super) async fn prepare(
         }
     };
     Ok(Prepared { log, begins_anew: true })
-}
-
-/// Why what comes does not follow what was applied; `None` when it does. The sink halts for the same reasons.
-fn broken(state: &SourceState, log: &Log, watermark: Lsn, offset: Option<Lsn>) -> Option<&'static str> {
-    match (state.slot, offset) {
-        _ if state.identity != log.identity => Some("the database is another one, or was restored or promoted"),
-        _ if state.position < watermark => Some("the database was restored to an earlier point"),
-        (Slot::Missing, _) => Some("the replication slot is gone"),
-        (Slot::Lost, _) => Some("the replication slot has lost its log"),
-        (Slot::Kept { confirmed, .. }, Some(offset)) if confirmed > offset => Some("the replication slot was moved"),
-        (Slot::Kept { .. }, _) => None,
-    }
 }
 
 /// Makes the slot anew, and lets the connector forget where it stood: with offsets of an earlier slot its task would fail, or

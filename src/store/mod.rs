@@ -9,6 +9,7 @@ pub mod connect;
 pub mod connector;
 pub mod connector_config;
 pub mod dead_letters;
+pub mod dirty_buckets;
 pub mod kafka;
 mod kafka_fetch;
 pub mod lease;

@@ -21,7 +21,8 @@ use super::connector::ConnectorWatch;
 use super::envelope::envelope;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
-use super::{analytics, endpoints, fallback, health, idempotency, openapi, pages, pipeline, posts, stats};
+use super::{analytics, endpoints, fallback, health, idempotency, openapi, pages, posts, stats};
+use super::{dead_letters, events, lag, pipeline, pipeline_tables, requests, runs};
 use crate::config::{self, Auth, Settings};
 use crate::domain::Failure;
 use crate::shutdown::Shutdown;
@@ -141,6 +142,7 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         draining: AtomicBool::new(false),
         barrier: AtomicU64::new(0),
         waiters: Semaphore::new(WAITERS_MAX),
+        streams: Arc::new(Semaphore::new(settings.api.event_streams_max)),
         pools: Mutex::default(),
     })
 }
@@ -189,6 +191,23 @@ where
         .service(analytics::Analytics)
         .service(stats::get_daily)
         .service(pipeline::get_pipeline)
+        .service(lag::get_lag)
+        .service(pipeline_tables::list_tables)
+        .service(pipeline_tables::get_table)
+        .service(pipeline_tables::resync_table)
+        .service(pipeline_tables::restart_connector)
+        .service(requests::get_request)
+        .service(dead_letters::list_dead_letters)
+        .service(dead_letters::get_dead_letter)
+        .service(dead_letters::retry_dead_letter)
+        .service(dead_letters::delete_dead_letter)
+        .service(runs::list_etl_runs)
+        .service(runs::get_etl_run)
+        .service(runs::start_etl_run)
+        .service(runs::list_reconciliations)
+        .service(runs::get_reconciliation)
+        .service(runs::start_reconciliation)
+        .service(events::get_events)
         .service(health::get_version);
     app.into_utoipa_app()
         .openapi(openapi::frame())

@@ -12,6 +12,7 @@ mod failures;
 mod idempotency;
 mod listing;
 mod openapi;
+mod operations;
 mod pages;
 mod posts;
 mod statistics;

@@ -366,7 +366,8 @@ async fn a_clickhouse_that_refuses_is_waited_for() {
     for table in ["mirror.sentiment_social", "platform.dirty_buckets", "platform.checkpoints"] {
         let refused = |scene: &Scene| scene.stack.log("sink").matches("NOT_ENOUGH_SPACE").count();
         let before = refused(&scene);
-        let full = format!("alter table {table} modify setting min_free_disk_bytes_to_perform_insert = 1000000000000000");
+        let full =
+            format!("alter table {table} modify setting min_free_disk_bytes_to_perform_insert = 1000000000000000");
         clickhouse(&scene, &full).await;
         scene.write(10).await;
         wait_until("the insert is repeated", CATCH_UP, || async { refused(&scene) > before }).await;

@@ -49,7 +49,7 @@ pub struct RunFilter<'a> {
 
 #[derive(Deserialize)]
 struct Row {
-    run_id: String,
+    id: String,
     job: String,
     bucket: String,
     status: String,
@@ -66,14 +66,14 @@ struct Row {
     finished: String,
 }
 
-const COLUMNS: &str = "toString(run_id) as run_id, job, bucket, status, detail, context, \
+const COLUMNS: &str = "toString(run_id) as id, job, bucket, status, detail, context, \
                        if(build_id = toUUID('00000000-0000-0000-0000-000000000000'), '', toString(build_id)) as build_id, rows_in, rows_out, \
                        as_of_lsn, toString(started_at) as started, toString(finished_at) as finished";
 
 impl Row {
     fn run(self) -> Result<StoredRun, Error> {
         Ok(StoredRun {
-            id: self.run_id,
+            id: self.id,
             job: self.job,
             bucket: self.bucket,
             status: self.status,

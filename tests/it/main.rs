@@ -14,4 +14,5 @@ mod batch;
 mod clickhouse;
 mod end_to_end;
 mod healthcheck;
+mod readme;
 mod up;

@@ -168,7 +168,7 @@ async fn the_lag_is_shown_over_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn events_come_until_the_limit() {
     let api =
-        Api::start_with(|settings| (settings.api.events_seconds_max, settings.api.event_streams_max) = (2, 1)).await;
+        Api::start_with(|settings| (settings.api.events_seconds_max, settings.api.event_streams_max) = (6, 1)).await;
     let clickhouse = api.clickhouse().await;
     let table = unique("events");
     let sql = format!(

@@ -23,11 +23,12 @@ answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-
 **Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.";
 
 /// Groups of operations, in the order that people read them.
-const TAGS: [(&str, &str); 5] = [
+const TAGS: [(&str, &str); 6] = [
     ("posts", "Posts in PostgreSQL, the system of record"),
     ("analytics", "Questions to ClickHouse, one SQL file each"),
     ("statistics", "What was built day by day"),
     ("pipeline", "How far the mirror is"),
+    ("keys", "API keys, for callers with the scope admin"),
     ("operations", "For probes, monitors and tools; no key needed"),
 ];
 
@@ -47,7 +48,9 @@ pub(super) fn frame() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("pk_…")
-        .description(Some("An API key. Reading needs the scope `read`, changing `write`."))
+        .description(Some(
+            "An API key. Reading needs the scope `read`, changing `write`, keys and the pipeline `admin`.",
+        ))
         .build();
     openapi.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(bearer));
     openapi

@@ -2,14 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio_postgres::Row;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::SchemaType;
 use utoipa::openapi::{Object, ObjectBuilder, Type};
-
-use super::problem::{ApiError, ApiResult};
 
 /// What raters or a model think of a post. More labels may come.
 #[derive(Debug, ToSchema)]
@@ -26,7 +22,8 @@ pub(super) enum Label {
 pub(super) const LABELS: [&str; 4] = ["positive", "neutral", "negative", "mixed"];
 
 /// A post.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "describes the answer in the OpenAPI document; `post_json` writes it")]
 pub(super) struct Post {
     /// Given by the database.
     #[schema(example = 4711)]
@@ -83,13 +80,47 @@ pub(super) struct Post {
 }
 
 /// A page of posts.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "describes the answer in the OpenAPI document; `posts_list` writes it")]
 pub(super) struct PostPage {
-    /// The posts, in the order that was asked for.
-    pub items: Vec<Post>,
+    /// The posts, in the order that was asked for; with `fields`, only these members of them.
+    #[schema(value_type = Vec<PostFields>)]
+    items: Vec<PostFields>,
     /// Cursor of the next page; null on the last one.
     #[schema(required = true)]
-    pub next: Option<String>,
+    next: Option<String>,
+    /// Cursor of the page before; null on the first one.
+    #[schema(required = true)]
+    prev: Option<String>,
+    /// Posts that match; only with `Prefer: count=`.
+    total: Option<i64>,
+}
+
+/// A post, or those members of it that `fields` names.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "describes the answer in the OpenAPI document; `post_json` writes it")]
+pub(super) struct PostFields {
+    id: Option<i64>,
+    platform: Option<String>,
+    post_id: Option<String>,
+    author: Option<String>,
+    content: Option<String>,
+    lang: Option<String>,
+    topic: Option<String>,
+    hashtags: Option<Vec<Option<String>>>,
+    sentiment_label: Option<Label>,
+    sentiment_score: Option<String>,
+    confidence: Option<String>,
+    likes: Option<i32>,
+    replies: Option<i32>,
+    shares: Option<i32>,
+    model_name: Option<String>,
+    #[schema(value_type = Value, required = false)]
+    raw: Option<Box<RawValue>>,
+    posted_at: Option<DateTime<Utc>>,
+    created_at: Option<DateTime<Utc>>,
+    updated_at: Option<DateTime<Utc>>,
+    row_version: Option<i64>,
 }
 
 /// What a client may write; `PUT` and `POST` need platform, post_id, content, sentiment_label and posted_at.
@@ -176,44 +207,4 @@ pub(super) struct PostPatch {
 fn decimal_input() -> Object {
     let kinds = SchemaType::Array(vec![Type::String, Type::Number, Type::Null]);
     ObjectBuilder::new().schema_type(kinds).examples([serde_json::json!("0.361")]).build()
-}
-
-impl Post {
-    /// From a row of `posts_sql::COLUMNS`.
-    ///
-    /// # Errors
-    /// 500 when a column holds what the API cannot carry, such as a two-dimensional array.
-    pub(super) fn from_row(row: &Row) -> ApiResult<Self> {
-        Ok(Self {
-            id: row.try_get("id")?,
-            platform: row.try_get("platform")?,
-            post_id: row.try_get("post_id")?,
-            author: row.try_get("author")?,
-            content: row.try_get("content")?,
-            lang: row.try_get("lang")?,
-            topic: row.try_get("topic")?,
-            hashtags: row.try_get("hashtags")?,
-            sentiment_label: row.try_get("sentiment_label")?,
-            sentiment_score: row.try_get("sentiment_score")?,
-            confidence: row.try_get("confidence")?,
-            likes: row.try_get("likes")?,
-            replies: row.try_get("replies")?,
-            shares: row.try_get("shares")?,
-            model_name: row.try_get("model_name")?,
-            raw: row
-                .try_get::<_, Option<String>>("raw")?
-                .map(RawValue::from_string)
-                .transpose()
-                .map_err(ApiError::internal)?,
-            posted_at: row.try_get("posted_at")?,
-            created_at: row.try_get("created_at")?,
-            updated_at: row.try_get("updated_at")?,
-            row_version: row.try_get("row_version")?,
-        })
-    }
-
-    /// The value of its `ETag` header.
-    pub(super) fn etag(&self) -> String {
-        format!("\"{}\"", self.row_version)
-    }
 }

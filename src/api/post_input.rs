@@ -18,7 +18,7 @@ use crate::catalog::endpoint_parameter::{Refused, parse_moment};
 
 /// What a member holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     /// Text of at most so many bytes.
     Text(usize),
     /// One of the labels.
@@ -48,7 +48,8 @@ enum Absent {
 pub(super) struct Column {
     /// Its name in the body and in the table.
     pub name: &'static str,
-    kind: Kind,
+    /// What it holds.
+    pub kind: Kind,
     absent: Absent,
 }
 
@@ -57,7 +58,7 @@ const fn column(name: &'static str, kind: Kind, absent: Absent) -> Column {
 }
 
 /// All of them. The limits keep the unique index on (platform, post_id) below PostgreSQL's 2704 bytes an entry.
-const COLUMNS: &[Column] = &[
+pub(super) const COLUMNS: &[Column] = &[
     column("platform", Kind::Text(64), Absent::Refuse),
     column("post_id", Kind::Text(512), Absent::Refuse),
     column("author", Kind::Text(512), Absent::Null),
@@ -210,6 +211,17 @@ impl Changes {
             });
         }
         if errors.is_empty() { Ok(Self(changes)) } else { Err(ApiError::fields(Code::InvalidBody, errors)) }
+    }
+
+    /// What makes the post unique: its platform and its name there; empty texts when they are not among the changes.
+    pub(super) fn identity(&self) -> (&str, &str) {
+        let text = |name: &str| {
+            self.0.iter().find(|(column, _)| column.name == name).map_or("", |(_, value)| match value {
+                Value::Text(Some(text)) => text,
+                _ => "",
+            })
+        };
+        (text("platform"), text("post_id"))
     }
 
     /// The new text of `raw`, if it is among the changes.

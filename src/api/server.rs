@@ -18,10 +18,17 @@ use utoipa_actix_web::{AppExt as _, UtoipaApp, scope};
 
 use super::auth::KeyCache;
 use super::connector::ConnectorWatch;
+use super::cors::Origins;
+use super::durations::Durations;
 use super::envelope::envelope;
+use super::overload::Places;
+use super::rate_limit::Buckets;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
-use super::{analytics, endpoints, fallback, health, idempotency, openapi, pages, pipeline, posts, stats};
+use super::{
+    analytics, endpoints, fallback, health, idempotency, keys, openapi, pages, pipeline, posts, posts_batch,
+    posts_list, stats,
+};
 use crate::config::{self, Auth, Settings};
 use crate::domain::Failure;
 use crate::shutdown::Shutdown;
@@ -132,7 +139,8 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         pipeline: settings.sink.pipeline.clone(),
         replica: Replica::start(clickhouse, settings.sink.pipeline.clone(), shutdown),
         clickhouse: limited,
-        keys: KeyCache::default(),
+        buckets: Buckets::new(settings.api.rate_limit_requests, settings.api.rate_limit_window_s),
+        origins: Origins::parse(&settings.api.cors_origins)?,
         endpoints,
         daily: endpoints::daily()?,
         metrics,
@@ -164,7 +172,16 @@ fn limits(settings: &Settings) -> Limits {
 fn worker(shared: &Arc<Shared>, postgres: &config::Postgres, limits: Limits, runtime: Handle) -> State {
     let pool = Pool::new(postgres, limits, runtime).expect("settings that were checked at the start");
     shared.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
-    web::Data::new(Worker { shared: Arc::clone(shared), pool })
+    let api = &shared.settings;
+    let part = |all: usize| Places::new(all.div_ceil(worker_count(api.workers)));
+    web::Data::new(Worker {
+        shared: Arc::clone(shared),
+        pool,
+        keys: KeyCache::default(),
+        durations: Durations::default(),
+        in_flight: part(api.in_flight_max),
+        waiting: part(api.postgres_waiting_max),
+    })
 }
 
 fn worker_count(configured: usize) -> usize {
@@ -181,7 +198,8 @@ where
 {
     let v1 = scope("/v1")
         .service(posts::create_post)
-        .service(posts::list_posts)
+        .service(posts_batch::create_posts)
+        .service(posts_list::list_posts)
         .service(posts::get_post)
         .service(posts::patch_post)
         .service(posts::put_post)
@@ -189,6 +207,9 @@ where
         .service(analytics::Analytics)
         .service(stats::get_daily)
         .service(pipeline::get_pipeline)
+        .service(keys::list_keys)
+        .service(keys::create_key)
+        .service(keys::revoke_key)
         .service(health::get_version);
     app.into_utoipa_app()
         .openapi(openapi::frame())

@@ -99,6 +99,7 @@ pub(super) struct KeyPage {
 
 /// What a new key shall be.
 #[derive(Debug, ToSchema)]
+#[schema(additional_properties = false)]
 #[allow(dead_code, reason = "describes the body in the OpenAPI document; `read` reads it")]
 pub(super) struct KeyInput {
     /// Name, for people; without control characters.
@@ -110,12 +111,12 @@ pub(super) struct KeyInput {
     )]
     name: String,
     /// What it may do.
-    #[schema(min_items = 1, max_items = 3)]
+    #[schema(min_items = 1, max_items = 3, unique_items)]
     scopes: Vec<KeyScope>,
     /// When it ends by itself: RFC 3339; it must be later than now.
-    expires_at: Option<String>,
+    expires_at: Option<DateTime<Utc>>,
     /// Requests per window of its own, instead of the server's default.
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 2147483647)]
     rate_limit: Option<i32>,
 }
 

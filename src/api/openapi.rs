@@ -1,7 +1,7 @@
 //! The OpenAPI 3.1 document: collected from the handlers, completed by the endpoints of the SQL files.
 
 use actix_web::http::StatusCode;
-use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -20,7 +20,10 @@ within about a second.\n\n\
 `Prefer: wait=5` it waits for it, without it is answered 503 `replica-behind` when the mirror is not there yet. Every analytics \
 answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-Lag-Ms`).\n\n\
 **Errors** are `application/problem+json` (RFC 9457) with a stable `code`. **Times** are RFC 3339 in UTC, ranges `[from, to)`. \
-**Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.";
+**Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.\n\n\
+**Limits.** Every key has a rate limit: `RateLimit-Policy` and `RateLimit` say how much is left, 429 comes with `Retry-After`. \
+Answers are compressed for who accepts it, bodies may be (gzip, zstd). `Server-Timing` says where the time went, `X-Request-Id` is in \
+every answer and in the log.";
 
 /// Groups of operations, in the order that people read them.
 const TAGS: [(&str, &str); 6] = [
@@ -64,6 +67,7 @@ pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi 
             if path.starts_with("/v1/") && operation.security.is_none() {
                 operation.security = Some(vec![SecurityRequirement::new("api_key", Vec::<String>::new())]);
             }
+            add_common_problems(path, operation);
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
                     complete_response(status, response);
@@ -72,9 +76,41 @@ pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi 
         }
     }
     for endpoint in endpoints {
-        openapi.paths.paths.insert(format!("/v1/analytics/{}", endpoint.name), analytics(endpoint));
+        let path = format!("/v1/analytics/{}", endpoint.name);
+        let mut item = analytics(endpoint);
+        if let Some(operation) = &mut item.get {
+            add_common_problems(&path, operation);
+        }
+        openapi.paths.paths.insert(path, item);
     }
     openapi
+}
+
+/// What the envelope, the key and the reading of a body can answer to every request, beside what the operation says itself.
+fn add_common_problems(path: &str, operation: &mut Operation) {
+    let has_key = operation
+        .security
+        .as_ref()
+        .is_some_and(|security| security.iter().any(|one| *one != SecurityRequirement::default()));
+    let has_body = operation.request_body.is_some();
+    let common = [
+        ("408", has_body, "request-timeout"),
+        ("413", has_body, "body-too-large"),
+        ("415", has_body, "unsupported-media-type"),
+        ("414", true, "uri-too-long"),
+        ("429", has_key, "rate-limited; `Retry-After` says when to ask again"),
+        ("503", path.starts_with("/v1/"), "overloaded"),
+    ];
+    for (status, applies, description) in common {
+        if applies && !operation.responses.responses.contains_key(status) {
+            operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(description)));
+        }
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(RefOr::Ref(Ref::from_schema_name("Problem")))).build();
+    ResponseBuilder::new().description(description).content("application/problem+json", content).build()
 }
 
 /// The media type of problems, and a description where the handler gives none.
@@ -208,9 +244,7 @@ fn responses() -> utoipa::openapi::Responses {
         ("503", "replica-behind, table-unavailable, database-unavailable or overloaded"),
         ("504", "timeout"),
     ] {
-        let problem = ContentBuilder::new().schema(Some(RefOr::Ref(Ref::from_schema_name("Problem")))).build();
-        let response = ResponseBuilder::new().description(description).content("application/problem+json", problem);
-        responses = responses.response(status, response.build());
+        responses = responses.response(status, problem(description));
     }
     responses.build()
 }

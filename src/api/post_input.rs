@@ -19,7 +19,7 @@ use crate::catalog::endpoint_parameter::{Refused, parse_moment};
 /// What a member holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Text of at most so many bytes.
+    /// Text of at most so many characters.
     Text(usize),
     /// One of the labels.
     Label,
@@ -57,7 +57,8 @@ const fn column(name: &'static str, kind: Kind, absent: Absent) -> Column {
     Column { name, kind, absent }
 }
 
-/// All of them. The limits keep the unique index on (platform, post_id) below PostgreSQL's 2704 bytes an entry.
+/// All of them. The limits keep the unique index on (platform, post_id) below PostgreSQL's 2704 bytes an entry, four bytes a
+/// character.
 pub(super) const COLUMNS: &[Column] = &[
     column("platform", Kind::Text(64), Absent::Refuse),
     column("post_id", Kind::Text(512), Absent::Refuse),
@@ -79,7 +80,7 @@ pub(super) const COLUMNS: &[Column] = &[
 
 const READ_ONLY: [&str; 4] = ["id", "created_at", "updated_at", "row_version"];
 const HASHTAGS_MAX: usize = 256;
-const HASHTAG_BYTES_MAX: usize = 512;
+const HASHTAG_CHARS_MAX: usize = 512;
 
 /// A value on its way into a column.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,7 +115,7 @@ impl Column {
             return self.without();
         }
         match self.kind {
-            Kind::Text(bytes_max) => read_text(text, bytes_max).and_then(|text| self.not_empty(text)),
+            Kind::Text(chars_max) => read_text(text, chars_max).and_then(|text| self.not_empty(text)),
             Kind::Label => match json::<String>(text).filter(|word| LABELS.contains(&word.as_str())) {
                 Some(word) => Ok(Value::Text(Some(word))),
                 None => Err(Refused(format!("must be one of {}", LABELS.join(", ")))),
@@ -237,26 +238,31 @@ fn json<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
-fn read_text(text: &str, bytes_max: usize) -> Result<String, Refused> {
+fn read_text(text: &str, chars_max: usize) -> Result<String, Refused> {
     let text: String = json(text).ok_or_else(|| Refused("must be a string".to_owned()))?;
     if text.contains('\0') {
         return Err(Refused("must not contain the character U+0000".to_owned()));
     }
-    if text.len() > bytes_max {
-        return Err(Refused(format!("must have at most {bytes_max} bytes in UTF-8")));
+    if longer(&text, chars_max) {
+        return Err(Refused(format!("must have at most {chars_max} characters")));
     }
     Ok(text)
+}
+
+/// Whether a text has more characters; one that is short in bytes need not be counted.
+fn longer(text: &str, chars_max: usize) -> bool {
+    text.len() > chars_max && text.chars().count() > chars_max
 }
 
 fn read_texts(text: &str) -> Result<Value, Refused> {
     let bad = || {
         Refused(format!(
-            "must be a list of at most {HASHTAGS_MAX} strings of at most {HASHTAG_BYTES_MAX} bytes, without U+0000"
+            "must be a list of at most {HASHTAGS_MAX} strings of at most {HASHTAG_CHARS_MAX} characters, without U+0000"
         ))
     };
     let texts: Vec<String> = json(text).ok_or_else(bad)?;
     let fits =
-        texts.len() <= HASHTAGS_MAX && texts.iter().all(|text| text.len() <= HASHTAG_BYTES_MAX && !text.contains('\0'));
+        texts.len() <= HASHTAGS_MAX && texts.iter().all(|text| !longer(text, HASHTAG_CHARS_MAX) && !text.contains('\0'));
     if fits { Ok(Value::Texts(texts)) } else { Err(bad()) }
 }
 

@@ -57,7 +57,7 @@ fn not_found() -> ApiError {
     tag = "posts",
     request_body = PostInput,
     params(
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; the same request with the same key creates one post"),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "1 to 255 characters; the same request with the same key creates one post"),
         ("Prefer" = Option<String>, Header, description = "return=minimal: no body"),
     ),
     responses(
@@ -164,7 +164,7 @@ pub(super) fn creation_error(error: tokio_postgres::Error) -> ApiError {
     tag = "posts",
     params(
         ("id" = i64, Path, description = "The post's id"),
-        ("If-None-Match" = Option<String>, Header, description = "ETags that the client has"),
+        ("If-None-Match" = Option<String>, Header, pattern = "^(\\*|(W/)?\"[0-9]{1,18}\"(, (W/)?\"[0-9]{1,18}\")*)$", description = "ETags that the client has"),
     ),
     responses(
         (status = 200, body = Post, headers(("ETag" = String, description = "Its row_version"))),
@@ -197,7 +197,7 @@ pub(crate) async fn get_post(
     request_body(content = PostPatch, content_type = "application/merge-patch+json"),
     params(
         ("id" = i64, Path, description = "The post's id"),
-        ("If-Match" = Option<String>, Header, description = "Change it only if its ETag is one of these"),
+        ("If-Match" = Option<String>, Header, pattern = "^(\\*|\"[0-9]{1,18}\"(, \"[0-9]{1,18}\")*)$", description = "Change it only if its ETag is one of these"),
         ("Prefer" = Option<String>, Header, description = "return=minimal: no body"),
     ),
     responses(
@@ -231,7 +231,7 @@ pub(crate) async fn patch_post(
     request_body = PostInput,
     params(
         ("id" = i64, Path, description = "The post's id"),
-        ("If-Match" = Option<String>, Header, description = "Replace it only if its ETag is one of these"),
+        ("If-Match" = Option<String>, Header, pattern = "^(\\*|\"[0-9]{1,18}\"(, \"[0-9]{1,18}\")*)$", description = "Replace it only if its ETag is one of these"),
         ("Prefer" = Option<String>, Header, description = "return=minimal: no body"),
     ),
     responses(
@@ -296,7 +296,7 @@ async fn change(
     tag = "posts",
     params(
         ("id" = i64, Path, description = "The post's id"),
-        ("If-Match" = Option<String>, Header, description = "Delete it only if its ETag is one of these"),
+        ("If-Match" = Option<String>, Header, pattern = "^(\\*|\"[0-9]{1,18}\"(, \"[0-9]{1,18}\")*)$", description = "Delete it only if its ETag is one of these"),
     ),
     responses(
         (status = 204, description = "Deleted", headers(

@@ -28,6 +28,12 @@ const MODES: [&str; 2] = ["atomic", "partial"];
 /// Statements that are tried when others keep changing what they meet.
 const ATTEMPTS: usize = 3;
 
+/// The posts of a batch.
+#[derive(Debug, ToSchema)]
+#[schema(min_items = 1, max_items = 1000)]
+#[allow(dead_code, reason = "describes the body in the OpenAPI document; `batch_input` reads it")]
+pub(super) struct Posts(Vec<PostInput>);
+
 /// All posts or none, or each by itself.
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "lowercase")]
@@ -79,10 +85,10 @@ pub(super) struct ItemResult {
 /// item. Either way there is one consistency token, and an `Idempotency-Key` makes repeating safe.
 #[utoipa::path(
     tag = "posts",
-    request_body(content((Vec<PostInput> = "application/json"), (String = "application/x-ndjson"))),
+    request_body(content((Posts = "application/json"), (String = "application/x-ndjson"))),
     params(
         ("mode" = inline(Option<Mode>), Query, description = "atomic without"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; the same request with the same key is executed once"),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "1 to 255 characters; the same request with the same key is executed once"),
         ("Prefer" = Option<String>, Header, description = "return=minimal: no body"),
     ),
     responses(

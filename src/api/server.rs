@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::dev::{ServiceFactory, ServiceRequest};
 use actix_web::middleware::{Compress, from_fn};
-use actix_web::{App, HttpResponse, HttpServer, get, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, get, web};
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Handle;
@@ -22,6 +22,8 @@ use super::cors::Origins;
 use super::durations::Durations;
 use super::envelope::envelope;
 use super::overload::Places;
+use super::problem::{ApiResult, Problem};
+use super::query::Query;
 use super::rate_limit::Buckets;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
@@ -230,10 +232,11 @@ where
 }
 
 /// This document.
-#[utoipa::path(tag = "operations", responses((status = 200, body = Object, description = "OpenAPI 3.1")))]
+#[utoipa::path(tag = "operations", responses((status = 200, body = Object, description = "OpenAPI 3.1"), (status = 400, body = Problem)))]
 #[get("/openapi.json")]
-async fn openapi_json(state: State) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(state.shared.openapi.1.clone())
+async fn openapi_json(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
+    Query::none(&request)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(state.shared.openapi.1.clone()))
 }
 
 /// Removes expired idempotency keys now and then. Every process does: they take different rows or none.

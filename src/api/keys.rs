@@ -99,7 +99,6 @@ pub(super) struct KeyPage {
 
 /// What a new key shall be.
 #[derive(Debug, ToSchema)]
-#[schema(additional_properties = false)]
 #[allow(dead_code, reason = "describes the body in the OpenAPI document; `read` reads it")]
 pub(super) struct KeyInput {
     /// Name, for people; without control characters.
@@ -111,7 +110,7 @@ pub(super) struct KeyInput {
     )]
     name: String,
     /// What it may do.
-    #[schema(min_items = 1, max_items = 3, unique_items)]
+    #[schema(min_items = 1, max_items = 3)]
     scopes: Vec<KeyScope>,
     /// When it ends by itself: RFC 3339; it must be later than now.
     expires_at: Option<DateTime<Utc>>,
@@ -209,9 +208,7 @@ fn read(members: Members, now: DateTime<Utc>) -> ApiResult<NewKey> {
             "name" => {
                 set(&mut new.name, text(raw), "must be a string of 1 to 200 characters without control characters")
             }
-            "scopes" => {
-                set(&mut new.scopes, scopes(raw), "must be a list of read, write and admin, each once, at least one")
-            }
+            "scopes" => set(&mut new.scopes, scopes(raw), "must be a list of one to three of read, write and admin"),
             "expires_at" => {
                 let moment =
                     optional(raw, |raw| parse_moment(&json::<String>(raw)?).ok().filter(|moment| *moment > now));
@@ -258,12 +255,10 @@ fn text(raw: &RawValue) -> Option<String> {
 
 fn scopes(raw: &RawValue) -> Option<Vec<String>> {
     let given: Vec<String> = json(raw)?;
-    let known: Vec<String> = SCOPES
-        .iter()
-        .filter(|scope| given.iter().any(|name| name == *scope))
-        .map(|scope| (*scope).to_owned())
-        .collect();
-    (!known.is_empty() && known.len() == given.len()).then_some(known)
+    let all_known = given.iter().all(|name| SCOPES.contains(&name.as_str()));
+    let each_once = SCOPES.iter().filter(|scope| given.iter().any(|name| name == *scope));
+    let known: Vec<String> = each_once.map(|scope| (*scope).to_owned()).collect();
+    (all_known && (1..=SCOPES.len()).contains(&given.len())).then_some(known)
 }
 
 /// Revokes an API key.
@@ -324,7 +319,7 @@ mod tests {
         assert!(named(r#"{"name":"n","scopes":["read"],"expires_at":null,"rate_limit":null}"#).is_empty());
         assert_eq!(named("{}"), ["/name required", "/scopes required"]);
         assert_eq!(
-            named(r#"{"name":"","scopes":["read","read"],"expires_at":"2025-01-01","rate_limit":0,"key":"x"}"#),
+            named(r#"{"name":"","scopes":["read","owner"],"expires_at":"2025-01-01","rate_limit":0,"key":"x"}"#),
             ["/name invalid", "/scopes invalid", "/expires_at invalid", "/rate_limit invalid", "/key unknown"]
         );
         assert_eq!(named(r#"{"name":"a\u0000","scopes":["owner"]}"#), ["/name invalid", "/scopes invalid"]);

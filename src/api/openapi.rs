@@ -2,6 +2,7 @@
 
 use actix_web::http::StatusCode;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -61,6 +62,7 @@ pub(super) fn frame() -> OpenApi {
 
 /// Adds what the handlers cannot know: keys for `/v1`, and one operation a SQL file.
 pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi {
+    refuse_unknown_members(&mut openapi);
     for (path, item) in &mut openapi.paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
@@ -84,6 +86,17 @@ pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi 
         openapi.paths.paths.insert(path, item);
     }
     openapi
+}
+
+/// Bodies whose unknown members are refused.
+const STRICT: [&str; 3] = ["PostInput", "PostPatch", "KeyInput"];
+
+fn refuse_unknown_members(openapi: &mut OpenApi) {
+    for (name, schema) in openapi.components.iter_mut().flat_map(|components| &mut components.schemas) {
+        if let (true, RefOr::T(Schema::Object(object))) = (STRICT.contains(&name.as_str()), schema) {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
+    }
 }
 
 /// What the envelope, the key and the reading of a body can answer to every request, beside what the operation says itself.

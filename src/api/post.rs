@@ -126,7 +126,6 @@ pub(super) struct PostFields {
 /// What a client may write; `PUT` and `POST` need platform, post_id, content, sentiment_label and posted_at. No text may contain
 /// U+0000.
 #[derive(Debug, ToSchema)]
-#[schema(additional_properties = false)]
 #[allow(dead_code, reason = "describes the body in the OpenAPI document; `post_input` reads it")]
 pub(super) struct PostInput {
     /// Where it was posted.
@@ -180,7 +179,6 @@ pub(super) struct PostInput {
 
 /// A change of a post (RFC 7396): what is absent stays; null takes a value away.
 #[derive(Debug, ToSchema)]
-#[schema(additional_properties = false)]
 #[allow(dead_code, reason = "describes the body in the OpenAPI document; `post_input` reads it")]
 pub(super) struct PostPatch {
     #[schema(schema_with = platform_input, required = false)]
@@ -244,7 +242,11 @@ fn label_input() -> Object {
 
 fn moment_input() -> Object {
     let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
-    ObjectBuilder::new().schema_type(Type::String).format(Some(format)).examples([serde_json::json!("2014-01-31T09:30:00Z")]).build()
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(format))
+        .examples([serde_json::json!("2014-01-31T09:30:00Z")])
+        .build()
 }
 
 fn hashtags_input() -> Schema {
@@ -255,8 +257,10 @@ fn hashtags_input() -> Schema {
 
 /// A decimal that a client writes: a string, a number, or null.
 fn decimal_input(pattern: &str, min: i32) -> Schema {
-    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).examples([serde_json::json!("0.361")]);
-    let number = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(min)).maximum(Some(1)).multiple_of(Some(0.001));
+    let text =
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).examples([serde_json::json!("0.361")]);
+    let number =
+        ObjectBuilder::new().schema_type(Type::Number).minimum(Some(min)).maximum(Some(1)).multiple_of(Some(0.001));
     let null = ObjectBuilder::new().schema_type(Type::Null);
     Schema::AnyOf(AnyOfBuilder::new().item(text.build()).item(number.build()).item(null.build()).build())
 }

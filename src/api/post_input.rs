@@ -261,8 +261,8 @@ fn read_texts(text: &str) -> Result<Value, Refused> {
         ))
     };
     let texts: Vec<String> = json(text).ok_or_else(bad)?;
-    let fits =
-        texts.len() <= HASHTAGS_MAX && texts.iter().all(|text| !longer(text, HASHTAG_CHARS_MAX) && !text.contains('\0'));
+    let fits = texts.len() <= HASHTAGS_MAX
+        && texts.iter().all(|text| !longer(text, HASHTAG_CHARS_MAX) && !text.contains('\0'));
     if fits { Ok(Value::Texts(texts)) } else { Err(bad()) }
 }
 

@@ -141,9 +141,7 @@ impl Order {
 
 fn refused() -> Refused {
     let names = COLUMNS.map(|column| column.name).join(", ");
-    Refused(format!(
-        "must be newest, oldest, or up to {NAMED_MAX} of {names} with commas, - before one: highest first"
-    ))
+    Refused(format!("must be newest, oldest, or up to {NAMED_MAX} of {names} with commas, - before one: highest first"))
 }
 
 /// A row's value of one step.
@@ -206,16 +204,7 @@ mod tests {
         ] {
             assert_eq!(Order::parse(text).map(|order| order.text()).ok().as_deref(), Some(expected), "{text}");
         }
-        for wrong in [
-            "",
-            "best",
-            "id;drop table x",
-            "likes,replies,shares,platform,id",
-            "raw",
-            "1",
-            "\"id\"",
-            "-",
-        ] {
+        for wrong in ["", "best", "id;drop table x", "likes,replies,shares,platform,id", "raw", "1", "\"id\"", "-"] {
             assert!(Order::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -241,6 +241,10 @@ impl ApiError {
             errors: self.errors.clone(),
         };
         let mut response = HttpResponse::build(self.code.status());
+        if matches!(self.code, Code::RequestTimeout | Code::BodyTooLarge) {
+            // The rest of the body is not waited for.
+            response.force_close();
+        }
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.clone()));
         }

@@ -89,7 +89,7 @@ async fn an_atomic_batch_names_every_wrong_item_and_writes_nothing() {
     jsonb["raw"] = json!({"a": "\u{0}"});
     let cases = [
         (json!([good(), bad, 7, good(), {}]), 422, "invalid-body", vec!["/1/likes", "/1/colour", "/2", "/4/platform"]),
-        (json!([good(), jsonb, good(), jsonb.clone()]), 422, "invalid-body", vec!["/1/raw"]),
+        (json!([good(), jsonb, good()]), 422, "invalid-body", vec!["/1/raw"]),
         (
             json!([small_post(&name, "a", "2020-01-01"), good(), small_post(&name, "a", "2021-01-01")]),
             409,

@@ -33,7 +33,10 @@ async fn wrong_members_are_all_named() {
             vec!["/created_at read_only", "/id read_only", "/row_version read_only"],
         ),
         (with(json!({"platform": "", "post_id": null})), vec!["/platform invalid", "/post_id invalid"]),
-        (with(json!({"platform": "ä".repeat(65), "author": "x".repeat(513)})), vec!["/platform invalid", "/author invalid"]),
+        (
+            with(json!({"platform": "ä".repeat(65), "author": "x".repeat(513)})),
+            vec!["/platform invalid", "/author invalid"],
+        ),
         (with(json!({"content": 7, "author": ["a"]})), vec!["/author invalid", "/content invalid"]),
         (with(json!({"content": "a\u{0}b"})), vec!["/content invalid"]),
         (with(json!({"sentiment_label": "Positive"})), vec!["/sentiment_label invalid"]),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderName};
 use actix_web::web::{Bytes, Payload};
+use rust_decimal::Decimal;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -112,6 +113,18 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
+/// A whole number in any of JSON's spellings: `500`, `500.0` and `5e2` are one number.
+pub(super) fn whole_number(text: &str) -> Option<i32> {
+    let number = || match text.contains(['e', 'E']) {
+        true => Decimal::from_scientific(text).ok(),
+        false => text.parse::<Decimal>().ok(),
+    };
+    serde_json::from_str(text).ok().or_else(|| {
+        let number = number().filter(|_| !text.starts_with('"') && !text.contains('_'))?;
+        i32::try_from(number.normalize()).ok().filter(|whole| Decimal::from(*whole) == number)
+    })
+}
+
 /// RFC 7396: `target` with `patch` merged in, on the texts, so that no number passes through a float.
 ///
 /// Both must be JSON; the order of members is not kept (jsonb does not keep it either).
@@ -154,6 +167,16 @@ mod tests {
             assert!(Members::parse(body.as_bytes()).is_err(), "{body}");
         }
         assert!(Members::parse(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn whole_numbers_have_several_spellings() {
+        for (text, expected) in [("500", 500), ("500.0", 500), ("5e2", 500), ("-0", 0), ("2147483647", i32::MAX)] {
+            assert_eq!(whole_number(text), Some(expected), "{text}");
+        }
+        for text in ["1.5", "\"1\"", "2147483648", "1e400", "true", "null", "1_0", "1e-1"] {
+            assert_eq!(whole_number(text), None, "{text}");
+        }
     }
 
     /// The examples of RFC 7396, appendix A, as far as the patch is an object or the whole is replaced.

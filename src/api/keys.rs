@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::auth::{Admin, Caller};
-use super::body::{self, Members};
+use super::body::{self, Members, whole_number};
 use super::conditions::negotiate;
 use super::cursor;
 use super::posts::JSON;
@@ -215,7 +215,7 @@ fn read(members: Members, now: DateTime<Utc>) -> ApiResult<NewKey> {
                 set(&mut new.expires_at, moment, "must be an RFC 3339 time or a date that is still to come, or null")
             }
             "rate_limit" => {
-                let limit = optional(raw, |raw| json::<i32>(raw).filter(|requests| *requests > 0));
+                let limit = optional(raw, |raw| whole_number(raw.get()).filter(|requests| *requests > 0));
                 set(&mut new.rate_limit, limit, "must be a whole number from 1 to 2147483647, or null")
             }
             _ => {

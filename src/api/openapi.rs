@@ -2,7 +2,7 @@
 
 use actix_web::http::StatusCode;
 use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn};
-use utoipa::openapi::schema::AdditionalProperties;
+use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -70,6 +70,10 @@ pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi 
                 operation.security = Some(vec![SecurityRequirement::new("api_key", Vec::<String>::new())]);
             }
             add_common_problems(path, operation);
+            for parameter in operation.parameters.iter_mut().flatten() {
+                let RefOr::T(parameter) = parameter else { continue };
+                parameter.schema = parameter.schema.take().map(without_null);
+            }
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
                     complete_response(status, response);
@@ -96,6 +100,35 @@ fn refuse_unknown_members(openapi: &mut OpenApi) {
         if let (true, RefOr::T(Schema::Object(object))) = (STRICT.contains(&name.as_str()), schema) {
             object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
         }
+    }
+}
+
+/// A parameter that is optional is absent, never null: there is no null in a query or a header.
+fn without_null(schema: RefOr<Schema>) -> RefOr<Schema> {
+    match schema {
+        RefOr::T(Schema::Object(mut object)) => {
+            if let SchemaType::Array(kinds) = &object.schema_type {
+                let kinds: Vec<JsonType> = kinds.iter().filter(|kind| **kind != JsonType::Null).cloned().collect();
+                object.schema_type = match kinds.as_slice() {
+                    [one] => SchemaType::Type(one.clone()),
+                    _ => SchemaType::Array(kinds),
+                };
+            }
+            RefOr::T(Schema::Object(object))
+        }
+        RefOr::T(Schema::OneOf(mut one)) => {
+            let null = |item: &RefOr<Schema>| matches!(item, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(JsonType::Null));
+            one.items.retain(|item| !null(item));
+            match one.items.pop() {
+                Some(only) if one.items.is_empty() => only,
+                Some(last) => {
+                    one.items.push(last);
+                    RefOr::T(Schema::OneOf(one))
+                }
+                None => RefOr::T(Schema::OneOf(one)),
+            }
+        }
+        other => other,
     }
 }
 
@@ -203,10 +236,10 @@ fn schema(parameter: &Parameter) -> utoipa::openapi::Object {
     let object = ObjectBuilder::new();
     let object = match &parameter.kind {
         Type::Date => object.schema_type(JsonType::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))),
-        // A date is accepted too, so no format is promised.
-        Type::DateTime => {
-            object.schema_type(JsonType::String).description(Some("RFC 3339 time, or a date: its midnight in UTC"))
-        }
+        Type::DateTime => object
+            .schema_type(JsonType::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some("RFC 3339 time, or a date: its midnight in UTC")),
         Type::String => object
             .schema_type(JsonType::String)
             .max_length(Some(parameter.max.and_then(|max| usize::try_from(max).ok()).unwrap_or(256))),

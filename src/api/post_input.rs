@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::body::Members;
+use super::body::{Members, whole_number};
 use super::post::LABELS;
 use super::problem::{ApiError, ApiResult, Code, FieldError};
 use crate::catalog::endpoint_parameter::{Refused, parse_moment};
@@ -121,7 +121,7 @@ impl Column {
                 None => Err(Refused(format!("must be one of {}", LABELS.join(", ")))),
             },
             Kind::Decimal(min, max) => read_decimal(text, min, max),
-            Kind::Count => match json::<i32>(text).filter(|number| *number >= 0) {
+            Kind::Count => match whole_number(text).filter(|number| *number >= 0) {
                 Some(number) => Ok(Value::Int(number)),
                 None => Err(Refused("must be a whole number from 0 to 2147483647".to_owned())),
             },

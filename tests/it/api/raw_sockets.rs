@@ -253,7 +253,7 @@ async fn bodies_that_mean_nothing_are_refused() {
         "\"likes\":1e400",
         "\"likes\":-1",
         "\"likes\":\"1\"",
-        "\"likes\":1.0",
+        "\"likes\":1.5",
         "\"likes\":true",
         "\"sentiment_score\":1e400",
         "\"sentiment_score\":\"1_0\"",
@@ -271,7 +271,7 @@ async fn bodies_that_mean_nothing_are_refused() {
     for member in wrong {
         check(&api, member, &json(&api, with(member).as_bytes()), &[422]).await;
     }
-    check(&api, "minus zero", &json(&api, with("\"likes\":-0").as_bytes()), &[201, 422]).await;
+    check(&api, "minus zero", &json(&api, with("\"likes\":-0").as_bytes()), &[201]).await;
     let nested = format!("\"raw\":{}1{}", "[".repeat(100), "]".repeat(100));
     check(&api, "a hundred levels", &json(&api, with(&nested).as_bytes()), &[201]).await;
     for kind in ["text/plain", "application/json; charset=utf-16", "application/xml", "", "application/jsonx"] {

@@ -149,10 +149,13 @@ pub(super) struct Stored {
     bucket: Option<Arc<Bucket>>,
 }
 
+/// A look-up: when, and what was found.
+type LookUp = (Instant, Option<Rc<Stored>>);
+
 /// Keys that a worker has looked up lately, by prefix; `None` is a prefix that does not exist. Each worker has its own, so
 /// that requests meet no lock.
 #[derive(Debug, Default)]
-pub(super) struct KeyCache(RefCell<HashMap<String, (Instant, Option<Rc<Stored>>)>>);
+pub(super) struct KeyCache(RefCell<HashMap<String, LookUp>>);
 
 impl KeyCache {
     fn remembered(&self, prefix: &str) -> Option<Option<Rc<Stored>>> {

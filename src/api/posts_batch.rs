@@ -225,7 +225,7 @@ impl Batch {
         } else if posts_batch_sql::refuses(error) {
             let errors = vec![FieldError::member("raw", "invalid", "PostgreSQL's jsonb cannot store it exactly")];
             let refusal = Refusal { errors, ..Refusal::new(Code::InvalidBody, "wrong: /raw") };
-            (posts_batch_sql::refused(&**client, &posts).await?, refusal)
+            (posts_batch_sql::refused(client, &posts).await?, refusal)
         } else {
             return Ok(false);
         };

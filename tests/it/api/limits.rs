@@ -129,7 +129,7 @@ async fn a_full_queue_for_connections_sheds_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_listed_origins_may_ask_from_a_browser() {
     let api = Api::start_with(|settings| {
-        "https://app.example, http://localhost:3000".clone_into(&mut settings.api.cors_origins)
+        "https://app.example, http://localhost:3000".clone_into(&mut settings.api.cors_origins);
     })
     .await;
     let ask = |method: Method, origin: &'static str| {

@@ -5,21 +5,9 @@ use tokio_postgres::error::SqlState;
 use super::{Api, unique};
 use platform::store::postgres;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_role_of_the_api_can_do_only_what_it_needs() {
-    let api = Api::start().await;
-    let administrator = api.postgres().await;
-    let schema = unique("private").replace('-', "_");
-    administrator
-        .batch_execute(&format!(
-            "create schema {schema}; create table {schema}.t (a int); create table public.{schema} (a int)"
-        ))
-        .await
-        .expect("made");
-    let client = postgres::connect(&api.settings.postgres, "test").await.expect("connected");
-    let user: String = client.query_one("select current_user::text", &[]).await.expect("a name").get(0);
-    assert_eq!(user, "platform_api");
-    let forbidden = [
+/// Everything that the role must be refused; `schema` is another's.
+fn forbidden(schema: &str) -> Vec<String> {
+    vec![
         // Other schemas and tables.
         format!("select * from {schema}.t"),
         format!("select * from public.{schema}"),
@@ -71,8 +59,24 @@ async fn the_role_of_the_api_can_do_only_what_it_needs() {
         "select pg_reload_conf()".into(),
         "set session_replication_role = replica".into(),
         "select pg_switch_wal()".into(),
-    ];
-    for sql in &forbidden {
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_role_of_the_api_can_do_only_what_it_needs() {
+    let api = Api::start().await;
+    let administrator = api.postgres().await;
+    let schema = unique("private").replace('-', "_");
+    administrator
+        .batch_execute(&format!(
+            "create schema {schema}; create table {schema}.t (a int); create table public.{schema} (a int)"
+        ))
+        .await
+        .expect("made");
+    let client = postgres::connect(&api.settings.postgres, "test").await.expect("connected");
+    let user: String = client.query_one("select current_user::text", &[]).await.expect("a name").get(0);
+    assert_eq!(user, "platform_api");
+    for sql in &forbidden(&schema) {
         let error = client.batch_execute(sql).await.expect_err(sql);
         assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{sql}: {error:?}");
     }

@@ -1,6 +1,7 @@
 //! The only code that knows a driver: PostgreSQL, ClickHouse, Kafka, Kafka Connect. Timeouts and error classes live here.
 
 pub mod advisory_lock;
+pub mod api_keys;
 pub mod buffers;
 pub mod builds;
 pub mod checkpoint;

@@ -5,16 +5,25 @@
 
 mod analytics;
 mod auth;
+mod batches;
 mod consistency;
+mod contract;
 mod conventions;
 mod endpoint_files;
+mod every_route;
 mod failures;
 mod idempotency;
+mod keys;
+mod limits;
 mod listing;
+mod listing_order;
 mod openapi;
 mod operations;
 mod pages;
 mod posts;
+mod raw_sockets;
+mod roles;
+mod slow_clients;
 mod statistics;
 mod strictness;
 

@@ -5,11 +5,13 @@
 //! `posts_sql` and the files under `sql/endpoints` have it.
 
 mod analytics;
+mod answers;
 mod auth;
 mod body;
 mod conditions;
 mod connector;
 mod consistency;
+mod consistency_resource;
 mod cursor;
 mod database_errors;
 mod endpoints;
@@ -20,6 +22,7 @@ mod idempotency;
 mod openapi;
 mod pages;
 mod pipeline;
+mod pipeline_health;
 mod post;
 mod post_input;
 mod posts;
@@ -31,6 +34,8 @@ mod results;
 mod server;
 mod state;
 mod stats;
+mod stats_days;
+mod stats_freshness;
 
 pub use endpoints::load as load_endpoints;
 pub use server::{Running, document, start};

@@ -16,12 +16,14 @@ use tokio::task::JoinHandle;
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::{AppExt as _, UtoipaApp, scope};
 
+use super::answers::Answers;
 use super::auth::KeyCache;
 use super::connector::ConnectorWatch;
 use super::envelope::envelope;
+use super::pipeline_health::PipelineHealth;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
-use super::{analytics, endpoints, fallback, health, idempotency, openapi, pages, pipeline, posts, stats};
+use super::{analytics, consistency_resource, endpoints, fallback, health, idempotency, openapi, pages, pipeline, posts, stats, stats_freshness};
 use crate::config::{self, Auth, Settings};
 use crate::domain::Failure;
 use crate::shutdown::Shutdown;
@@ -135,6 +137,9 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         keys: KeyCache::default(),
         endpoints,
         daily: endpoints::daily()?,
+        aggregates: store::aggregates::all(&settings.etl.aggregates_dir)?,
+        answers: Answers::new(settings.api.cache_entries_max, settings.api.cache_bytes_max, Handle::current()),
+        health: PipelineHealth::default(),
         metrics,
         connector: ConnectorWatch::new(&settings.connect, &settings.sink.pipeline)?,
         openapi: (document, web::Bytes::from(json)),
@@ -188,6 +193,8 @@ where
         .service(posts::delete_post)
         .service(analytics::Analytics)
         .service(stats::get_daily)
+        .service(stats_freshness::get_freshness)
+        .service(consistency_resource::get_consistency)
         .service(pipeline::get_pipeline)
         .service(health::get_version);
     app.into_utoipa_app()

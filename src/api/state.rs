@@ -7,11 +7,14 @@ use std::time::Duration;
 use actix_web::web;
 use tokio::sync::Semaphore;
 
+use super::answers::Answers;
 use super::auth::KeyCache;
 use super::connector::ConnectorWatch;
 use super::database_errors::timeout;
+use super::pipeline_health::PipelineHealth;
 use super::problem::{ApiError, ApiResult};
 use super::replica::Replica;
+use crate::catalog::Aggregate;
 use crate::catalog::endpoint::Endpoint;
 use crate::config;
 use crate::store::clickhouse::ClickHouse;
@@ -39,6 +42,12 @@ pub(super) struct Shared {
     pub endpoints: Vec<Endpoint>,
     /// The statement behind `/v1/stats/daily`.
     pub daily: Endpoint,
+    /// The aggregates that are built day by day.
+    pub aggregates: Vec<Aggregate>,
+    /// Answers of analytics that may be given again.
+    pub answers: Answers,
+    /// Whether changes reach the mirror at all.
+    pub health: PipelineHealth,
     /// This process's metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     /// State of the connector on Kafka Connect.

@@ -1,6 +1,7 @@
 //! The only code that knows a driver: PostgreSQL, ClickHouse, Kafka, Kafka Connect. Timeouts and error classes live here.
 
 pub mod advisory_lock;
+pub mod aggregates;
 pub mod buffers;
 pub mod builds;
 pub mod checkpoint;
@@ -8,12 +9,14 @@ pub mod clickhouse;
 pub mod connect;
 pub mod connector;
 pub mod connector_config;
+pub mod day_states;
 pub mod dead_letters;
 pub mod kafka;
 mod kafka_fetch;
 pub mod lease;
 pub mod migrate;
 pub mod mirror;
+pub mod mirror_day;
 pub mod pool;
 pub mod postgres;
 pub mod posts;
@@ -24,3 +27,4 @@ pub mod rows_by_key;
 pub mod sinks;
 pub mod table_shapes;
 pub mod table_states;
+pub mod table_versions;

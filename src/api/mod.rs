@@ -37,5 +37,5 @@ mod stats;
 mod stats_days;
 mod stats_freshness;
 
-pub use endpoints::load as load_endpoints;
+pub use endpoints::{files as endpoint_files, load as load_endpoints};
 pub use server::{Running, document, start};

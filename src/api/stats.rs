@@ -118,7 +118,9 @@ pub(super) struct DailyStatistics {
         ("Cache-Control" = Option<String>, Header, description = "`no-cache`: compute the answer anew"),
     ),
     responses(
-        (status = 200, body = DailyStatistics, headers(
+        (status = 200, content(
+            (DailyStatistics = "application/json"), (String = "application/x-ndjson"), (String = "text/csv"),
+        ), headers(
             ("ETag" = String, description = "Changes when a row of the tables does"),
             ("X-Data-As-Of-LSN" = Option<String>, description = "Everything committed below is in every day of the answer"),
             ("X-Data-As-Of" = Option<String>, description = "Commit time of the newest change that was seen; of `precomputed` when the oldest build was made"),

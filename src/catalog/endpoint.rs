@@ -25,6 +25,8 @@ pub struct Endpoint {
     pub is_pure: bool,
     /// The SELECT, without the header.
     pub sql: String,
+    /// Line of the file on which the SELECT begins, counted from 1.
+    pub first_line: usize,
 }
 
 /// A file is wrong; the text names the line.
@@ -61,6 +63,7 @@ impl Endpoint {
             span: None,
             is_pure: true,
             sql: String::new(),
+            first_line: 1,
         };
         let mut header_lines = 0;
         for (at, line) in text.lines().enumerate() {
@@ -69,6 +72,8 @@ impl Endpoint {
             header_lines = at + 1;
         }
         endpoint.sql = text.lines().skip(header_lines).collect::<Vec<_>>().join("\n").trim().to_owned();
+        let blank = text.lines().skip(header_lines).take_while(|line| line.trim().is_empty()).count();
+        endpoint.first_line = header_lines + blank + 1;
         endpoint.is_pure &= !asks_the_moment(&endpoint.sql);
         endpoint.check().map_err(|text| error(header_lines.max(1), text))?;
         check_placeholders(&endpoint, text, header_lines).map_err(|(line, text)| error(line, text))?;
@@ -287,7 +292,7 @@ mod tests {
             endpoint.parameters.iter().map(Parameter::clickhouse).collect::<Vec<_>>(),
             ["DateTime64(6, 'UTC')", "DateTime64(6, 'UTC')", "UInt32", "Nullable(String)"]
         );
-        assert!(endpoint.sql.starts_with("select"), "{}", endpoint.sql);
+        assert!(endpoint.sql.starts_with("select") && endpoint.first_line == 10, "{endpoint:?}");
     }
 
     #[test]

@@ -164,16 +164,17 @@ pub async fn freshness(clickhouse: &ClickHouse, aggregate: &str) -> Result<Fresh
         oldest: Option<String>,
         newest: Option<String>,
     }
-    let sql = "with (select (max(batch), argMax(marked_at, batch)) from platform.dirty_buckets \
-                     where aggregate = {aggregate:String} and whole = 1) as whole \
+    let sql = "with (select (toInt128(max(batch)), argMax(marked_at, batch)) from platform.dirty_buckets \
+                     where aggregate = {aggregate:String} and whole = 1) as whole, \
+                    toDateTime64('2299-01-01 00:00:00', 6, 'UTC') as never \
                select countIf(isNotNull(as_of)) as built, countIf(is_dirty) as dirty, \
-                      minOrNullIf(greatest(ifNull(noted_at, toDateTime64(0, 6, 'UTC')), whole.2), is_dirty) as oldest, \
-                      maxOrNull(built_at) as newest from (\
-                   select as_of, noted_at, built_at, \
-                          ifNull(as_of, -1) < toInt128(greatest(ifNull(newest_mark, 0), whole.1)) or isNull(as_of) as is_dirty \
+                      minOrNullIf(since, is_dirty) as oldest, maxOrNull(built_at) as newest from (\
+                   select as_of, built_at, ifNull(as_of, -1) as seen, ifNull(newest_mark, -1) > seen or (whole.1 > 0 and whole.1 > seen) or isNull(as_of) as is_dirty, \
+                          least(if(ifNull(newest_mark, -1) > seen, assumeNotNull(noted_at), never), \
+                                if(whole.1 > greatest(seen, 0), whole.2, never)) as since \
                    from (select bucket as day, toInt128(as_of_batch) as as_of, built_at from platform.builds final \
                          where aggregate = {aggregate:String}) as b \
-                   full outer join (select toDate32(bucket) as day, max(batch) as newest_mark, argMax(marked_at, batch) as noted_at \
+                   full outer join (select toDate32(bucket) as day, toInt128(max(batch)) as newest_mark, argMax(marked_at, batch) as noted_at \
                          from platform.dirty_buckets where aggregate = {aggregate:String} and whole = 0 group by day) as m \
                    using day) settings join_use_nulls = 1";
     let row: Option<Row> = clickhouse.fetch_optional(sql, &[("aggregate", aggregate)]).await?;

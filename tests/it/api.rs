@@ -5,6 +5,7 @@
 
 mod analytics;
 mod auth;
+mod caching;
 mod consistency;
 mod conventions;
 mod endpoint_files;
@@ -14,6 +15,7 @@ mod listing;
 mod openapi;
 mod pages;
 mod posts;
+mod rights;
 mod statistics;
 mod strictness;
 

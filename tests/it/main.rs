@@ -13,5 +13,6 @@ mod api;
 mod batch;
 mod clickhouse;
 mod end_to_end;
+mod endpoints;
 mod healthcheck;
 mod up;

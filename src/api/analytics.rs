@@ -159,7 +159,9 @@ async fn compute(clickhouse: ClickHouse, sql: String, parameters: Owned, format:
     let began = Instant::now();
     let bytes = select(&clickhouse, &sql, &parameters, format).await?;
     let body = match format {
-        Format::Json => serde_json::to_vec(&results::result_set(&bytes, began.elapsed())?).map_err(ApiError::internal)?.into(),
+        Format::Json => {
+            serde_json::to_vec(&results::result_set(&bytes, began.elapsed())?).map_err(ApiError::internal)?.into()
+        }
         Format::Ndjson | Format::Csv => bytes,
     };
     Ok(Computed { body, headers: Vec::new() })

@@ -264,8 +264,8 @@ mod tests {
         Computed { body: Bytes::from(bytes), headers: Vec::new() }
     }
 
-    async fn text(text: &'static str) -> ApiResult<Computed> {
-        Ok(computed(text.into()))
+    fn text(text: &'static str) -> std::future::Ready<ApiResult<Computed>> {
+        std::future::ready(Ok(computed(text.into())))
     }
 
     #[test]
@@ -297,7 +297,11 @@ mod tests {
         assert_eq!((second.computed.body.as_ref(), served), (b"two".as_slice(), Served::Miss));
         answers.keep(key("s", 2), &second);
         let (again, served) = answers.get(key("s", 1), false, text("three")).await.expect("computed");
-        assert_eq!((again.computed.body.as_ref(), served), (b"three".as_slice(), Served::Miss), "an older version is not kept beside");
+        assert_eq!(
+            (again.computed.body.as_ref(), served),
+            (b"three".as_slice(), Served::Miss),
+            "an older version is not kept beside"
+        );
         let (fresh, served) = answers.get(key("s", 2), true, text("four")).await.expect("computed");
         assert_eq!((fresh.computed.body.as_ref(), served), (b"four".as_slice(), Served::Bypass));
     }
@@ -365,7 +369,8 @@ mod tests {
             let _guard = guard;
             std::future::pending::<ApiResult<Computed>>().await
         };
-        let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), answers.get(key("s", 1), false, compute));
+        let waiting =
+            tokio::time::timeout(std::time::Duration::from_millis(20), answers.get(key("s", 1), false, compute));
         assert!(waiting.await.is_err());
         tokio::time::timeout(std::time::Duration::from_secs(10), gone.notified()).await.expect("the run was dropped");
         let failing = answers.get(key("s", 1), false, async { Err(ApiError::internal("no")) }).await;

@@ -76,9 +76,11 @@ impl CacheControl {
     pub(super) fn of(request: &HttpRequest) -> Self {
         let values = request.headers().get_all(header::CACHE_CONTROL).filter_map(|value| value.to_str().ok());
         let directives = values.flat_map(|value| value.split(','));
-        directives.map(|directive| directive.trim().to_ascii_lowercase()).fold(Self::default(), |seen, directive| Self {
-            no_cache: seen.no_cache || matches!(directive.as_str(), "no-cache" | "no-store"),
-            no_store: seen.no_store || directive == "no-store",
+        directives.map(|directive| directive.trim().to_ascii_lowercase()).fold(Self::default(), |seen, directive| {
+            Self {
+                no_cache: seen.no_cache || matches!(directive.as_str(), "no-cache" | "no-store"),
+                no_store: seen.no_store || directive == "no-store",
+            }
         })
     }
 }

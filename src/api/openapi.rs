@@ -118,7 +118,12 @@ fn analytics(endpoint: &Endpoint) -> PathItem {
             "wait=N: wait up to N seconds (at most 30) for the token; handling=lenient: take what there is",
             text(),
         ))
-        .parameter(parameter("If-None-Match", ParameterIn::Header, "ETag of an answer: 304 while no row has changed", text()))
+        .parameter(parameter(
+            "If-None-Match",
+            ParameterIn::Header,
+            "ETag of an answer: 304 while no row has changed",
+            text(),
+        ))
         .parameter(parameter("Cache-Control", ParameterIn::Header, "no-cache: compute the answer anew", text()));
     PathItem::new(HttpMethod::Get, operation.build())
 }

@@ -23,7 +23,10 @@ use super::envelope::envelope;
 use super::pipeline_health::PipelineHealth;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
-use super::{analytics, consistency_resource, endpoints, fallback, health, idempotency, openapi, pages, pipeline, posts, stats, stats_freshness};
+use super::{
+    analytics, consistency_resource, endpoints, fallback, health, idempotency, openapi, pages, pipeline, posts, stats,
+    stats_freshness,
+};
 use crate::config::{self, Auth, Settings};
 use crate::domain::Failure;
 use crate::shutdown::Shutdown;
@@ -37,8 +40,6 @@ const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Requests that wait for the mirror at once.
-const WAITERS_MAX: usize = 1000;
 /// Pause between two clean-ups of idempotency keys.
 const CLEAN_UP_PAUSE: Duration = Duration::from_secs(600);
 
@@ -145,7 +146,7 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         openapi: (document, web::Bytes::from(json)),
         draining: AtomicBool::new(false),
         barrier: AtomicU64::new(0),
-        waiters: Semaphore::new(WAITERS_MAX),
+        waiters: Semaphore::new(settings.api.waiters_max),
         pools: Mutex::default(),
     })
 }

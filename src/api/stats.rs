@@ -137,9 +137,8 @@ pub(super) struct DailyStatistics {
 pub(crate) async fn get_daily(state: State, _caller: Caller<Read>, request: HttpRequest) -> ApiResult<HttpResponse> {
     let shared = &state.shared;
     let aggregate = shared.aggregates.iter().find(|aggregate| aggregate.name == AGGREGATE).cloned();
-    let aggregate = aggregate.ok_or_else(|| {
-        ApiError::new(Code::NotFound, format!("etl.aggregates_dir has no aggregate {AGGREGATE}"))
-    })?;
+    let aggregate = aggregate
+        .ok_or_else(|| ApiError::new(Code::NotFound, format!("etl.aggregates_dir has no aggregate {AGGREGATE}")))?;
     let mut query = Query::of(&request)?;
     let format = read_format(&request, &mut query)?;
     let known = [Freshness::Hybrid, Freshness::Precomputed];
@@ -153,7 +152,8 @@ pub(crate) async fn get_daily(state: State, _caller: Caller<Read>, request: Http
         tables.push(aggregate.table.mirror_name());
     }
     consistency::check_tables(&gate.seen, &tables)?;
-    let mut parameters: Vec<(&str, Option<&str>)> = values.iter().map(|(name, value)| (*name, value.as_deref())).collect();
+    let mut parameters: Vec<(&str, Option<&str>)> =
+        values.iter().map(|(name, value)| (*name, value.as_deref())).collect();
     parameters.push(("freshness", Some(freshness.word())));
     let question = Question::new(&shared.daily.sql, &parameters, format);
     let version = gate.seen.version_of(&tables).zip(gate.seen.version_of_builds());

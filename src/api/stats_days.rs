@@ -28,7 +28,12 @@ impl Plan {
     ///
     /// # Errors
     /// ClickHouse's.
-    pub(super) async fn of_builds(clickhouse: &ClickHouse, aggregate: &Aggregate, from: &str, to: &str) -> ApiResult<Self> {
+    pub(super) async fn of_builds(
+        clickhouse: &ClickHouse,
+        aggregate: &Aggregate,
+        from: &str,
+        to: &str,
+    ) -> ApiResult<Self> {
         let states = day_states::read(clickhouse, &aggregate.name, from, to).await?;
         Ok(Self { states, live: BTreeSet::new(), mirror: None })
     }
@@ -37,14 +42,20 @@ impl Plan {
     ///
     /// # Errors
     /// ClickHouse's; 422 when too many days would have to be computed.
-    pub(super) async fn hybrid(clickhouse: &ClickHouse, aggregate: &Aggregate, from: &str, to: &str) -> ApiResult<Self> {
+    pub(super) async fn hybrid(
+        clickhouse: &ClickHouse,
+        aggregate: &Aggregate,
+        from: &str,
+        to: &str,
+    ) -> ApiResult<Self> {
         let mut plan = Self::of_builds(clickhouse, aggregate, from, to).await?;
         plan.mirror = MirrorTable::find(clickhouse, aggregate).await?;
         let mut days = plan.states.known();
         if days.len() < days_of(from, to) || days.iter().any(|day| !plan.states.is_clean(*day)) {
             let built = plan.states.builds.len();
             let limit = LIVE_DAYS_MAX + built + 1;
-            let with_rows = day_states::days_with_rows(clickhouse, aggregate, plan.mirror.as_ref(), (from, to), limit).await?;
+            let with_rows =
+                day_states::days_with_rows(clickhouse, aggregate, plan.mirror.as_ref(), (from, to), limit).await?;
             days.extend(&with_rows);
             // A marked day without a build whose rows have all gone has nothing to show.
             days.retain(|day| with_rows.contains(day) || plan.states.builds.contains_key(day));

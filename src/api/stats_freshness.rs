@@ -77,7 +77,11 @@ pub(super) struct AggregateFreshness {
     )
 )]
 #[get("/stats/freshness")]
-pub(crate) async fn get_freshness(state: State, _caller: Caller<Read>, request: HttpRequest) -> ApiResult<HttpResponse> {
+pub(crate) async fn get_freshness(
+    state: State,
+    _caller: Caller<Read>,
+    request: HttpRequest,
+) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
     negotiate(&request, &["application/json"])?;
     let shared = &state.shared;

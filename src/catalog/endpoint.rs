@@ -141,9 +141,30 @@ impl Endpoint {
 
 /// Functions whose value changes although no row does: time, chance, the server and its state.
 const MOMENTARY: [&str; 24] = [
-    "now", "now64", "nowinblock", "nowinblock64", "today", "yesterday", "current_timestamp", "current_date", "curdate",
-    "utc_timestamp", "utctimestamp", "timezone", "rand", "rand32", "rand64", "randcanonical", "randconstant", "generateuuidv4",
-    "generateuuidv7", "hostname", "uptime", "queryid", "currentuser", "connectionid",
+    "now",
+    "now64",
+    "nowinblock",
+    "nowinblock64",
+    "today",
+    "yesterday",
+    "current_timestamp",
+    "current_date",
+    "curdate",
+    "utc_timestamp",
+    "utctimestamp",
+    "timezone",
+    "rand",
+    "rand32",
+    "rand64",
+    "randcanonical",
+    "randconstant",
+    "generateuuidv4",
+    "generateuuidv7",
+    "hostname",
+    "uptime",
+    "queryid",
+    "currentuser",
+    "connectionid",
 ];
 
 /// Whether a word of the SELECT is one of them, or reads what is not a table of ours. A word in a string counts too: then the
@@ -152,7 +173,9 @@ fn asks_the_moment(sql: &str) -> bool {
     let words = sql.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_ascii_lowercase);
     let outside = ["system", "information_schema", "url", "file", "s3", "remote", "postgresql", "dictget"];
     words.into_iter().any(|word| {
-        MOMENTARY.contains(&word.as_str()) || outside.contains(&word.as_str()) || word.starts_with("rand") && word.len() < 14
+        MOMENTARY.contains(&word.as_str())
+            || outside.contains(&word.as_str())
+            || word.starts_with("rand") && word.len() < 14
     })
 }
 

@@ -208,7 +208,8 @@ mod tests {
 
     #[test]
     fn examples_are_accepted() {
-        for kind in [Type::Date, Type::DateTime, Type::String, Type::UInt32, Type::Int64, Type::Enum(vec!["a".into()])] {
+        for kind in [Type::Date, Type::DateTime, Type::String, Type::UInt32, Type::Int64, Type::Enum(vec!["a".into()])]
+        {
             let parameter = parameter(kind, Some(3), Some(5));
             assert!(parameter.accept(&parameter.example().replace("2024-01-31 00:00:00.000000", "2024-01-31")).is_ok());
         }

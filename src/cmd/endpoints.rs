@@ -94,7 +94,8 @@ fn folder(given: Option<&Path>, settings: &Settings) -> String {
 
 async fn check(place: &Where, settings: &Settings) -> anyhow::Result<()> {
     let files = api::endpoint_files(&folder(place.dir.as_deref(), settings))?;
-    let clickhouse = if settings.clickhouse.url.is_empty() { None } else { Some(ClickHouse::new(&settings.clickhouse)?) };
+    let clickhouse =
+        if settings.clickhouse.url.is_empty() { None } else { Some(ClickHouse::new(&settings.clickhouse)?) };
     let mut report = Checked { job: "endpoints check", files: files.len(), explained: false, findings: Vec::new() };
     let mut asked = clickhouse.as_ref();
     for (name, text) in &files {
@@ -133,7 +134,8 @@ fn readable(report: &Checked) -> String {
     let findings = report.findings.iter().map(|finding| {
         format!("{}, line {}: {}\n    {}\n", finding.file, finding.line, finding.problem, finding.remedy)
     });
-    format!("{} files checked ({by}), {} findings\n", report.files, report.findings.len()) + &findings.collect::<String>()
+    format!("{} files checked ({by}), {} findings\n", report.files, report.findings.len())
+        + &findings.collect::<String>()
 }
 
 fn list(place: &Where, settings: &Settings) -> anyhow::Result<()> {
@@ -170,7 +172,8 @@ fn listed(endpoint: &Endpoint) -> Listed {
 fn write_new(new: &New, settings: &Settings) -> anyhow::Result<()> {
     let text = template(new);
     // A name that the file could not be read under, before there is a file.
-    endpoints_check::parse(&new.name, &text).map_err(|finding| Failure::Usage(format!("{}: {}", new.name, finding.problem)))?;
+    endpoints_check::parse(&new.name, &text)
+        .map_err(|finding| Failure::Usage(format!("{}: {}", new.name, finding.problem)))?;
     let folder = match folder(new.dir.as_deref(), settings) {
         folder if folder.is_empty() => "sql/endpoints".to_owned(),
         folder => folder,
@@ -180,7 +183,9 @@ fn write_new(new: &New, settings: &Settings) -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder).map_err(wrong)?;
     let mut file = std::fs::File::create_new(&path).map_err(wrong)?;
     std::io::Write::write_all(&mut file, text.as_bytes()).map_err(wrong)?;
-    eprintln!("platform: change it, then run `platform endpoints check --dir {folder}`; `api.endpoints_dir` serves the folder");
+    eprintln!(
+        "platform: change it, then run `platform endpoints check --dir {folder}`; `api.endpoints_dir` serves the folder"
+    );
     super::print_result(&serde_json::json!({ "job": "endpoints new", "file": path }))
 }
 
@@ -227,6 +232,9 @@ mod tests {
     fn findings_are_readable() {
         let finding = Finding { file: "x.sql".into(), line: 3, problem: "p".into(), remedy: "r".into() };
         let report = Checked { job: "endpoints check", files: 2, explained: true, findings: vec![finding] };
-        assert_eq!(readable(&report), "2 files checked (header and SELECT, by ClickHouse), 1 findings\nx.sql, line 3: p\n    r\n");
+        assert_eq!(
+            readable(&report),
+            "2 files checked (header and SELECT, by ClickHouse), 1 findings\nx.sql, line 3: p\n    r\n"
+        );
     }
 }

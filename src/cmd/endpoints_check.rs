@@ -50,7 +50,8 @@ pub(super) async fn explain(clickhouse: &ClickHouse, endpoint: &Endpoint) -> Res
                 (parameter.name.as_str(), (!absent).then(|| example(endpoint, &parameter.name, parameter.example())))
             })
             .collect();
-        let parameters: Vec<(&str, Option<&str>)> = values.iter().map(|(name, value)| (*name, value.as_deref())).collect();
+        let parameters: Vec<(&str, Option<&str>)> =
+            values.iter().map(|(name, value)| (*name, value.as_deref())).collect();
         let ask = async |what: &str| {
             clickhouse.select(&format!("{what}\n{}", endpoint.sql), &parameters, "TSVRaw", &[]).await
         };
@@ -100,7 +101,10 @@ fn position(text: &str) -> Option<usize> {
 /// The message without the whole statement that ClickHouse repeats behind it.
 fn shortened(text: &str) -> String {
     let text = text.split_once("DB::Exception: ").map_or(text, |(_, rest)| rest);
-    let end = [". In scope", ": While processing", ": In scope", ". Expected one of"].iter().filter_map(|mark| text.find(mark)).min();
+    let end = [". In scope", ": While processing", ": In scope", ". Expected one of"]
+        .iter()
+        .filter_map(|mark| text.find(mark))
+        .min();
     let text = end.and_then(|end| text.get(..end)).unwrap_or(text);
     text.chars().take(300).collect()
 }
@@ -127,13 +131,20 @@ fn tables(endpoint: &Endpoint, tree: &str) -> Vec<Finding> {
         .filter_map(|name| name.strip_prefix("analytics."))
         .collect();
     let named: BTreeSet<&str> = endpoint.tables.iter().map(String::as_str).collect();
-    let finding = |problem: String, remedy: String| Finding { file: format!("{}.sql", endpoint.name), line: 1, problem, remedy };
+    let finding =
+        |problem: String, remedy: String| Finding { file: format!("{}.sql", endpoint.name), line: 1, problem, remedy };
     let missing = read.difference(&named).map(|table| {
         let problem = format!("it reads analytics.{table}, and its header does not say so");
-        finding(problem, format!("add `-- table: {table}`: it decides how fresh the answer is, and whether it may be given again"))
+        finding(
+            problem,
+            format!("add `-- table: {table}`: it decides how fresh the answer is, and whether it may be given again"),
+        )
     });
     let unused = named.difference(&read).map(|table| {
-        finding(format!("its header names the table {table}, and it does not read analytics.{table}"), format!("remove `-- table: {table}`"))
+        finding(
+            format!("its header names the table {table}, and it does not read analytics.{table}"),
+            format!("remove `-- table: {table}`"),
+        )
     });
     missing.chain(unused).collect()
 }
@@ -164,8 +175,11 @@ mod tests {
     #[test]
     fn spans_have_a_length() {
         let endpoint = endpoint();
-        let values: Vec<String> =
-            endpoint.parameters.iter().map(|parameter| example(&endpoint, &parameter.name, parameter.example())).collect();
+        let values: Vec<String> = endpoint
+            .parameters
+            .iter()
+            .map(|parameter| example(&endpoint, &parameter.name, parameter.example()))
+            .collect();
         assert_eq!(values, ["2024-01-31", "2024-02-01"]);
     }
 

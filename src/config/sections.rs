@@ -120,6 +120,7 @@ pub struct Api {
     pub body_bytes_max: usize,
     pub drain_timeout_s: u64,
     pub endpoints_dir: String,
+    pub waiters_max: usize,
     pub cache_entries_max: usize,
     pub cache_bytes_max: usize,
 }

@@ -72,7 +72,8 @@ pub async fn read(clickhouse: &ClickHouse, aggregate: &str, from: &str, to: &str
                and (whole = 1 or toDate32(bucket) >= {from:Date32} and toDate32(bucket) < {to:Date32}) group by whole, day";
     let rows: Vec<Row> = clickhouse.fetch_all(sql, &parameters).await?;
     let whole = rows.iter().filter(|row| row.whole == 1).map(|row| row.newest).max().unwrap_or_default();
-    let marks = rows.iter().filter(|row| row.whole == 0).filter_map(|row| Some((row.day.parse().ok()?, row.newest))).collect();
+    let marks =
+        rows.iter().filter(|row| row.whole == 0).filter_map(|row| Some((row.day.parse().ok()?, row.newest))).collect();
     Ok(DayStates { builds, marks, whole })
 }
 
@@ -94,17 +95,18 @@ async fn builds(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<
     let sql = "select bucket, build_id, as_of_batch, as_of_lsn, built_at, rows_in, rows_out from platform.builds final \
                where aggregate = {aggregate:String} and bucket >= {from:Date32} and bucket < {to:Date32}";
     let rows: Vec<Row> = clickhouse.fetch_all(sql, parameters).await?;
-    let builds = rows.into_iter().filter_map(|row| Some((row.bucket.parse::<RunDate>().ok()?, row))).map(|(day, row)| {
-        let build = DayBuild {
-            build_id: row.build_id,
-            as_of_batch: row.as_of_batch,
-            as_of_lsn: Lsn::new(row.as_of_lsn),
-            built_at: parse_time(&row.built_at)?,
-            rows_in: row.rows_in,
-            rows_out: row.rows_out,
-        };
-        Ok((day, build))
-    });
+    let builds =
+        rows.into_iter().filter_map(|row| Some((row.bucket.parse::<RunDate>().ok()?, row))).map(|(day, row)| {
+            let build = DayBuild {
+                build_id: row.build_id,
+                as_of_batch: row.as_of_batch,
+                as_of_lsn: Lsn::new(row.as_of_lsn),
+                built_at: parse_time(&row.built_at)?,
+                rows_in: row.rows_in,
+                rows_out: row.rows_out,
+            };
+            Ok((day, build))
+        });
     builds.collect()
 }
 

@@ -39,7 +39,8 @@ async fn the_shipped_files_are_planned_by_clickhouse() {
     let checked = run(Some(&server), &folder, &["check"]).json();
     assert_eq!((&checked["explained"], &checked["findings"]), (&true.into(), &serde_json::json!([])), "{checked}");
     let listed = run(None, &folder, &["list"]).json();
-    let names: Vec<&str> = listed.as_array().expect("a list").iter().map(|one| one["name"].as_str().expect("a name")).collect();
+    let names: Vec<&str> =
+        listed.as_array().expect("a list").iter().map(|one| one["name"].as_str().expect("a name")).collect();
     assert_eq!(names, ["distribution", "summary", "timeseries", "top"]);
     assert!(listed.as_array().expect("a list").iter().all(|one| one["cached"] == true), "{listed}");
 }
@@ -57,7 +58,13 @@ async fn a_new_file_works_and_a_wrong_one_is_named_with_its_line() {
     let head = "-- summary: x\n-- table: sentiment_social\n";
     for (name, sql, line, problem, remedy) in [
         ("header", "-- tabel: x\nselect 1".to_owned(), 1, "\"tabel\" is not known", "docs/endpoints.md"),
-        ("syntax", format!("{head}\nselect count()\nfrom analytics.sentiment_social\nwhere where"), 6, "Syntax error", "syntax"),
+        (
+            "syntax",
+            format!("{head}\nselect count()\nfrom analytics.sentiment_social\nwhere where"),
+            6,
+            "Syntax error",
+            "syntax",
+        ),
         ("column", format!("{head}select nothing from analytics.sentiment_social"), 3, "nothing", "describe table"),
         ("table", format!("{head}select count() from analytics.nowhere"), 3, "nowhere", "platform load"),
         ("other", format!("{head}select count() from system.one"), 1, "does not read", "remove `-- table"),
@@ -73,5 +80,9 @@ async fn a_new_file_works_and_a_wrong_one_is_named_with_its_line() {
         assert!(says("problem", problem) && says("remedy", remedy), "{finding}");
     }
     let away = run(None, &folder, &["check", "--dir", "mine"]);
-    assert_eq!((away.code, &away.json()["explained"]), (Some(0), &false.into()), "without ClickHouse the headers are checked");
+    assert_eq!(
+        (away.code, &away.json()["explained"]),
+        (Some(0), &false.into()),
+        "without ClickHouse the headers are checked"
+    );
 }

@@ -78,7 +78,11 @@ async fn an_answer_stays_while_no_row_changes_whatever_the_watermark_does() {
     assert!(kept.starts_with('"'), "a strong tag: {kept}");
     for headers in [[("if-none-match", kept.as_str())], [("if-none-match", "\"7\", *")]] {
         let unchanged = get_with(&api, PATH, &headers).await;
-        assert_eq!((unchanged.status, unchanged.body.as_str(), tag(&unchanged)), (304, "", kept.clone()), "{headers:?}");
+        assert_eq!(
+            (unchanged.status, unchanged.body.as_str(), tag(&unchanged)),
+            (304, "", kept.clone()),
+            "{headers:?}"
+        );
     }
     // Heartbeats move the watermark of a stream on which nothing happens.
     for batch in 2..4 {
@@ -126,7 +130,11 @@ async fn a_request_may_want_none_that_is_kept() {
     for name in ["moment", "off"] {
         for _ in 0..2 {
             let answer = api.get(&format!("/v1/analytics/{name}")).await;
-            assert_eq!((answer.status, answer.header("etag"), answer.header("cache-status")), (200, None, None), "{name}");
+            assert_eq!(
+                (answer.status, answer.header("etag"), answer.header("cache-status")),
+                (200, None, None),
+                "{name}"
+            );
         }
     }
     let (small, _) = with_table(&[], |settings| settings.api.cache_bytes_max = 0).await;
@@ -149,10 +157,12 @@ async fn what_is_kept_needs_no_clickhouse_and_says_how_old_it_is() {
     const PATH: &str = "/v1/analytics/count";
     insert(&api, &table, 1).await;
     advance(&api, 1, 1, Lsn::new(7)).await;
-    wait_until("the checkpoint is seen", SOON, || async { api.get(PATH).await.header("x-data-as-of-lsn").is_some() }).await;
+    wait_until("the checkpoint is seen", SOON, || async { api.get(PATH).await.header("x-data-as-of-lsn").is_some() })
+        .await;
     let kept = until_kept(&api, PATH).await;
     proxy.set(Mode::Closed);
-    wait_until("ClickHouse is away", SOON, || async { api.get("/v1/analytics/count?least=9").await.status == 503 }).await;
+    wait_until("ClickHouse is away", SOON, || async { api.get("/v1/analytics/count?least=9").await.status == 503 })
+        .await;
     insert(&api, &table, 2).await;
     advance(&api, 2, 1, Lsn::new(8)).await;
     let answer = api.get(PATH).await;
@@ -163,7 +173,9 @@ async fn what_is_kept_needs_no_clickhouse_and_says_how_old_it_is() {
     proxy.set(Mode::Open);
     wait_until("the change is seen", SOON, || async {
         let answer = api.get(PATH).await;
-        answer.status == 200 && answer.json()["data"][0]["found"] == 2 && answer.header("x-data-as-of-lsn") == Some("0/8")
+        answer.status == 200
+            && answer.json()["data"][0]["found"] == 2
+            && answer.header("x-data-as-of-lsn") == Some("0/8")
     })
     .await;
 }

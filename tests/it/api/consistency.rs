@@ -268,7 +268,8 @@ async fn a_pipeline_that_is_down_is_not_waited_for() {
         wait_until(why, Duration::from_secs(15), || async {
             let answer = summary(&api, &token, Some("wait=30")).await;
             assert_eq!(answer.status, 503, "{answer:?}");
-            answer.problem() == "pipeline-down" && answer.json()["detail"].as_str().is_some_and(|text| text.contains(why))
+            answer.problem() == "pipeline-down"
+                && answer.json()["detail"].as_str().is_some_and(|text| text.contains(why))
         })
         .await;
         assert!(began.elapsed() < Duration::from_secs(15), "at once, not after the wait");
@@ -276,11 +277,17 @@ async fn a_pipeline_that_is_down_is_not_waited_for() {
         assert!(resource["pipeline_down"].as_str().is_some_and(|text| text.contains(why)), "{resource}");
     };
     admin
-        .execute("insert into platform.pipelines (name, paused_at, paused_by) values ($1, now(), 'a test')", &[&pipeline])
+        .execute(
+            "insert into platform.pipelines (name, paused_at, paused_by) values ($1, now(), 'a test')",
+            &[&pipeline],
+        )
         .await
         .expect("paused");
     down("paused by a test").await;
-    admin.execute("update platform.pipelines set paused_at = null where name = $1", &[&pipeline]).await.expect("resumed");
+    admin
+        .execute("update platform.pipelines set paused_at = null where name = $1", &[&pipeline])
+        .await
+        .expect("resumed");
     wait_until("the pause has ended", Duration::from_secs(15), || async {
         summary(&api, &token, None).await.problem() == "replica-behind"
     })
@@ -293,7 +300,9 @@ async fn a_pipeline_that_is_down_is_not_waited_for() {
     let told = waiting.await;
     assert_eq!((told.status, told.problem().as_str(), told.header("retry-after")), (503, "pipeline-down", Some("5")));
     down("no sink is running").await;
-    sink.execute("select pg_advisory_lock(hashtextextended('platform.sink.' || $1, 0))", &[&pipeline]).await.expect("taken");
+    sink.execute("select pg_advisory_lock(hashtextextended('platform.sink.' || $1, 0))", &[&pipeline])
+        .await
+        .expect("taken");
 
     sink.execute("select pg_drop_replication_slot($1)", &[&pipeline]).await.expect("dropped");
     down("no replication slot").await;
@@ -301,7 +310,9 @@ async fn a_pipeline_that_is_down_is_not_waited_for() {
     // A halted sink gives its lease back, and says that it is there.
     let halted = "select pg_advisory_unlock_all(), pg_try_advisory_lock_shared(hashtextextended('platform.sink.halted.' || $1, 0))";
     sink.execute(halted, &[&pipeline]).await.expect("halted");
-    sink.execute("select pg_create_logical_replication_slot($1, 'pgoutput', true)", &[&pipeline]).await.expect("a slot");
+    sink.execute("select pg_create_logical_replication_slot($1, 'pgoutput', true)", &[&pipeline])
+        .await
+        .expect("a slot");
     let said = "insert into platform.sinks (pipeline, state, reason, detail, remedy, since, holder) \
                 values ($1, 'halted', 'heartbeat-gap', 'secret detail', 'run `platform load`', now(), 'test')";
     admin.execute(said, &[&pipeline]).await.expect("said");
@@ -342,14 +353,23 @@ async fn a_token_is_a_resource() {
     let token = write(&api).await;
     let path = format!("/v1/consistency/{token}");
     let before = api.get(&path).await.json();
-    assert_eq!((&before["applied"], &before["applied_lsn"], &before["lag_ms"]), (&false.into(), &serde_json::Value::Null, &serde_json::Value::Null));
+    assert_eq!(
+        (&before["applied"], &before["applied_lsn"], &before["lag_ms"]),
+        (&false.into(), &serde_json::Value::Null, &serde_json::Value::Null)
+    );
     assert_eq!(before["lag_bytes"].as_u64(), Some(token.lsn.get()));
     advance(&api, 1, 1, Lsn::new(token.lsn.get() - 16)).await;
-    wait_until("the checkpoint is seen", Duration::from_secs(10), || async { !api.get(&path).await.json()["applied_lsn"].is_null() }).await;
+    wait_until("the checkpoint is seen", Duration::from_secs(10), || async {
+        !api.get(&path).await.json()["applied_lsn"].is_null()
+    })
+    .await;
     let behind = api.get(&path).await;
     assert_eq!((behind.status, behind.header("preference-applied")), (200, None));
     let behind = behind.json();
-    assert_eq!((&behind["applied"], &behind["lag_bytes"], &behind["pipeline_down"]), (&false.into(), &16.into(), &serde_json::Value::Null));
+    assert_eq!(
+        (&behind["applied"], &behind["lag_bytes"], &behind["pipeline_down"]),
+        (&false.into(), &16.into(), &serde_json::Value::Null)
+    );
     assert_eq!(behind["required_lsn"], token.lsn.to_string());
     assert!(behind["lag_ms"].as_i64().is_some_and(|lag| lag >= 1500), "{behind}");
 
@@ -369,4 +389,27 @@ async fn a_token_is_a_resource() {
         let answer = api.get(&format!("/v1/consistency/{text}")).await;
         assert_eq!((answer.status, answer.problem().as_str()), (status, code), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_so_many_may_wait() {
+    let api = Api::start_with(|settings| {
+        settings.sink.pipeline = unique("tokens").replace('-', "_");
+        settings.api.waiters_max = 1;
+    })
+    .await;
+    let _sink = stand_in(&api).await;
+    let token = write(&api).await;
+    advance(&api, 1, 1, Lsn::new(1)).await;
+    let text = token.to_string();
+    let mut first = Box::pin(summary(&api, &text, Some("wait=25")));
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut first).await.is_err(), "it waits");
+    let second = summary(&api, &text, Some("wait=25")).await;
+    assert_eq!(
+        (second.status, second.problem().as_str(), second.header("retry-after")),
+        (503, "overloaded", Some("1"))
+    );
+    advance(&api, 2, 1, token.lsn).await;
+    assert_eq!(first.await.status, 200);
+    assert_eq!(summary(&api, &text, Some("wait=25")).await.status, 200, "the place is free again");
 }

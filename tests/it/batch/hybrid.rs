@@ -28,7 +28,8 @@ impl Drop for Api {
 
 impl Api {
     async fn on(bench: &Mirrored) -> Self {
-        let mut settings = Settings::from_overrides([("api.bind", "127.0.0.1:0"), ("api.workers", "1")]).expect("valid");
+        let mut settings =
+            Settings::from_overrides([("api.bind", "127.0.0.1:0"), ("api.workers", "1")]).expect("valid");
         let url = bench.variable("PLATFORM__POSTGRES__URL").replace("platform_etl@", "platform_api@");
         settings.postgres.url = url.into();
         settings.clickhouse = bench.clickhouse_settings();
@@ -76,7 +77,8 @@ fn line(row: &Value) -> String {
             number.to_string()
         }
     };
-    let mut parts: Vec<String> = ["day", "platform", "topic", "lang", "sentiment_label", "posts", "authors"].map(text).into();
+    let mut parts: Vec<String> =
+        ["day", "platform", "topic", "lang", "sentiment_label", "posts", "authors"].map(text).into();
     parts.push(decimal("mean_score", 6));
     parts.extend(["min_score", "max_score", "median_score"].map(|name| decimal(name, 3)));
     parts.extend(["likes", "replies", "shares"].map(text));
@@ -124,7 +126,8 @@ async fn changed_and_unbuilt_days_come_from_the_mirror_in_one_exact_result() {
         assert_eq!(bench.etl(&["--date", day]).await.code, Some(0));
     }
     wait_until("the builds are seen", Duration::from_secs(20), || async {
-        told(&api.daily("hybrid").await.1) == ["2024-05-01 build false", "2024-05-02 build false", "2024-05-03 live true"]
+        told(&api.daily("hybrid").await.1)
+            == ["2024-05-01 build false", "2024-05-02 build false", "2024-05-03 live true"]
     })
     .await;
     let (rows, days) = api.daily("hybrid").await;
@@ -134,9 +137,16 @@ async fn changed_and_unbuilt_days_come_from_the_mirror_in_one_exact_result() {
     assert_eq!(told(&built.1), ["2024-05-01 build false", "2024-05-02 build false"]);
 
     // Rows move from the second day to the first, and some go.
-    bench.postgres("update public.sentiment_social set posted_at = posted_at - interval '1 day', likes = 7 \
-                    where posted_at >= '2024-05-02' and posted_at < '2024-05-03' and id % 3 = 0").await;
-    let gone = bench.client.query("delete from public.sentiment_social where id % 10 = 1 and posted_at < '2024-05-02' returning id", &[]).await;
+    bench
+        .postgres(
+            "update public.sentiment_social set posted_at = posted_at - interval '1 day', likes = 7 \
+                    where posted_at >= '2024-05-02' and posted_at < '2024-05-03' and id % 3 = 0",
+        )
+        .await;
+    let gone = bench
+        .client
+        .query("delete from public.sentiment_social where id % 10 = 1 and posted_at < '2024-05-02' returning id", &[])
+        .await;
     let gone: Vec<i64> = gone.expect("deleted").iter().map(|row| row.get(0)).collect();
     assert!(!gone.is_empty());
     for day in &DAYS[..2] {
@@ -151,22 +161,33 @@ async fn changed_and_unbuilt_days_come_from_the_mirror_in_one_exact_result() {
     assert_eq!(told(&days), ["2024-05-01 live true", "2024-05-02 live true", "2024-05-03 live true"]);
     assert!(days[0]["build_id"].is_string(), "which build is too old: {days:?}");
     let (old, days) = api.daily("precomputed").await;
-    assert_eq!((old, told(&days)), (built.0, vec!["2024-05-01 build true".to_owned(), "2024-05-02 build true".to_owned()]));
+    assert_eq!(
+        (old, told(&days)),
+        (built.0, vec!["2024-05-01 build true".to_owned(), "2024-05-02 build true".to_owned()])
+    );
     let (_, freshness) = api.get("/v1/stats/freshness").await;
     let daily = &freshness["aggregates"][0];
-    assert_eq!((&daily["aggregate"], &daily["built_days"], &daily["dirty_days"]), (&json!("sentiment_daily"), &json!(2), &json!(2)));
+    assert_eq!(
+        (&daily["aggregate"], &daily["built_days"], &daily["dirty_days"]),
+        (&json!("sentiment_daily"), &json!(2), &json!(2))
+    );
     assert!(daily["oldest_mark"].is_string() && daily["newest_build"].is_string(), "{freshness}");
 
+    then_built_and_truncated(&bench, &api).await;
+}
+
+/// A build cleans its day; a TRUNCATE makes all of them dirty.
+async fn then_built_and_truncated(bench: &Mirrored, api: &Api) {
     assert_eq!(bench.etl(&["--date", DAYS[1], "--wait-lsn", "none"]).await.code, Some(0));
     wait_until("the second day is clean", Duration::from_secs(20), || async {
         told(&api.daily("hybrid").await.1)[1] == "2024-05-02 build false"
     })
     .await;
-    assert_eq!(api.daily("hybrid").await.0, of_postgres(&bench).await);
+    assert_eq!(api.daily("hybrid").await.0, of_postgres(bench).await);
 
     // After a TRUNCATE nothing that was built counts.
     bench.postgres("truncate public.sentiment_social").await;
-    mark(&bench, None, 3).await;
+    mark(bench, None, 3).await;
     bench.floor(30).await;
     bench.checkpoint(3, Lsn::new((u64::MAX >> 8) - 1)).await;
     api.sees(3).await;

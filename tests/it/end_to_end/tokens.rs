@@ -95,7 +95,12 @@ async fn nobody_misses_a_write_of_their_own() {
     let mut took: Vec<Duration> = futures_util::future::join_all(clients).await.into_iter().flatten().collect();
     took.sort();
     let at = |percent: usize| took[(took.len() - 1) * percent / 100];
-    eprintln!("write to consistent read, {} reads by {CLIENTS} clients: p50 {:?}, p99 {:?}", took.len(), at(50), at(99));
+    eprintln!(
+        "write to consistent read, {} reads by {CLIENTS} clients: p50 {:?}, p99 {:?}",
+        took.len(),
+        at(50),
+        at(99)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -127,7 +132,8 @@ async fn a_transaction_that_commits_late_is_not_applied_before() {
         let token = token.clone();
         let caller = Caller::of(stack);
         async move {
-            let answer = caller.request(Method::GET, &format!("/v1/consistency/{token}")).send().await.expect("an answer");
+            let answer =
+                caller.request(Method::GET, &format!("/v1/consistency/{token}")).send().await.expect("an answer");
             let verdict: Value = answer.json().await.expect("JSON");
             if verdict["applied"] != true {
                 // Whoever waits moves the stream.

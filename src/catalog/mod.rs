@@ -14,6 +14,7 @@ mod aggregate;
 mod array_json;
 mod binary_cell;
 mod block;
+mod bucket;
 mod clickhouse_type;
 mod codec;
 mod column;

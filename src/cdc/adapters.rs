@@ -13,6 +13,7 @@ use crate::config;
 use crate::domain::{TableName, Version};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::{ClickHouse, Error};
+use crate::store::dirty_buckets::{self, Marks};
 use crate::store::mirror::{self, DeadLetter};
 use crate::store::{postgres, replication, rows_by_key};
 
@@ -40,6 +41,18 @@ impl Store for ClickHouseStore {
 
     async fn park(&self, letters: &[DeadLetter]) -> Result<(), Error> {
         mirror::store_dead_letters(&self.clickhouse, &self.pipeline, letters).await
+    }
+
+    async fn mark_whole(&self, aggregate: &str, batch: u64) -> Result<(), Error> {
+        dirty_buckets::mark_whole(&self.clickhouse, aggregate, batch).await
+    }
+
+    async fn mark(&self, table: &Table, marks: &Marks<'_>, rows: (&Block, &[usize]), batch: u64) -> Result<(), Error> {
+        dirty_buckets::mark(&self.clickhouse, table, marks, rows, batch).await
+    }
+
+    async fn tables_with_parked_rows(&self) -> Result<BTreeSet<String>, Error> {
+        dirty_buckets::tables_with_parked_rows(&self.clickhouse, &self.pipeline).await
     }
 
     async fn insert(&self, table: &Table, block: &Block) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use super::buckets::Left;
 use crate::catalog::{Block, RowMeta, Table};
 use crate::domain::{Lsn, TableName, Version};
 use crate::store::kafka::Record;
@@ -20,6 +21,8 @@ pub(super) struct TableBatch {
     pub(super) deferred: Vec<Deferred>,
     /// Where the newest row of each key stands; kept only for tables whose events may lack values.
     pub(super) newest: HashMap<Vec<u8>, Newest>,
+    /// What the events say of the buckets that rows leave; noted only for tables with aggregates.
+    pub(super) left: Left,
     /// Rows of the block below this are in `newest`; the others are looked at when a row lacks values.
     indexed: usize,
 }
@@ -32,6 +35,7 @@ impl TableBatch {
             incomplete: Block::new(table),
             deferred: Vec::new(),
             newest: HashMap::new(),
+            left: Left::default(),
             indexed: 0,
         }
     }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::batch::{Batch, Deferred, Newest};
+use super::buckets::Buckets;
 use super::envelope::{self, After, Event, Guess, Position, RowEvent, RowKind};
 use super::halt::Halt;
 use super::letters::{Wrong, letter};
@@ -39,6 +40,7 @@ pub(super) struct Decoder {
     placeholder: Placeholder,
     log: Log,
     heartbeat: TableName,
+    buckets: Arc<Buckets>,
     /// The table of the last row, and whether the row before it was of the same.
     last_table: Option<TableName>,
     same_table: bool,
@@ -72,8 +74,8 @@ struct Heartbeat {
 }
 
 impl Decoder {
-    /// For events of `log`, whose unchanged values are stood for by `placeholder`.
-    pub(super) fn new(log: Log, placeholder: &str) -> Self {
+    /// For events of `log`, whose unchanged values are stood for by `placeholder`; `buckets`: what is computed from the tables.
+    pub(super) fn new(log: Log, placeholder: &str, buckets: Arc<Buckets>) -> Self {
         let heartbeat = TableName::new(crate::store::table_shapes::OWN_SCHEMA, "heartbeat");
         Self {
             tables: HashMap::new(),
@@ -81,6 +83,7 @@ impl Decoder {
             placeholder: Placeholder::new(placeholder),
             log,
             heartbeat,
+            buckets,
             last_table: None,
             same_table: false,
         }
@@ -172,7 +175,7 @@ impl Decoder {
     ) -> Result<Outcome, Halt> {
         let version = match row.kind {
             RowKind::Snapshot => Version::new(self.log.number, Lsn::ZERO, Lsn::ZERO).unwrap_or_default(),
-            RowKind::Upsert | RowKind::Delete => self.version(&row.position, record.offset)?,
+            RowKind::Insert | RowKind::Update | RowKind::Delete => self.version(&row.position, record.offset)?,
         };
         let table = match self.tables.get(&*row.table) {
             Some(Known::Mirrored(_, floor)) if version < *floor => return Ok(Outcome::Applied),
@@ -184,6 +187,9 @@ impl Decoder {
         let meta =
             RowMeta { version, deleted: row.kind == RowKind::Delete, committed_at: row.committed_at, synced_at: now };
         batch.progress = true;
+        if self.buckets.has(table.name()) {
+            batch.table(&table).left.note(&self.buckets, &table, row.kind, row.before);
+        }
         let done = match (row.kind, row.before, row.after) {
             (RowKind::Delete, Some(before), _) => self.delete(batch, &table, before, meta),
             (_, before, Some(after)) => {

@@ -85,7 +85,7 @@ fn posts() -> Arc<Table> {
 pub(super) fn decoder(table: &Arc<Table>, first_load: u64) -> Decoder {
     let identity = LogIdentity { system_identifier: "1".into(), timeline: 1 };
     let log = Log { number: 1, identity, first_load: Lsn::new(first_load) };
-    let mut decoder = Decoder::new(log, "__debezium_unavailable_value");
+    let mut decoder = Decoder::new(log, "__debezium_unavailable_value", Arc::default());
     decoder.tables.insert(table.name().clone(), Known::Mirrored(Arc::clone(table), Version::ZERO));
     decoder
 }

@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::adapters::{ClickHouseStore, PostgresOrigin, RuntimeClock};
+use super::buckets::Buckets;
 use super::status::Status;
 use super::writer::Writer;
 use super::{replay, rewind};
@@ -34,6 +35,8 @@ pub(super) struct Desk {
     pub(super) clickhouse: ClickHouse,
     pub(super) status: Status,
     pub(super) cancelled: CancellationToken,
+    /// What is computed from the tables.
+    pub(super) buckets: Arc<Buckets>,
     holder: String,
     /// What PostgreSQL knows of this sink.
     recorded: Mutex<Option<SinkState>>,
@@ -47,9 +50,11 @@ impl Desk {
         clickhouse: ClickHouse,
         status: Status,
         cancelled: CancellationToken,
+        buckets: Arc<Buckets>,
     ) -> Self {
         let holder = format!("{}:{}", sinks::host(), std::process::id());
-        Self { settings, clickhouse, status, cancelled, holder, recorded: Mutex::default(), failed: Mutex::default() }
+        let (recorded, failed) = (Mutex::default(), Mutex::default());
+        Self { settings, clickhouse, status, cancelled, buckets, holder, recorded, failed }
     }
 
     /// Time between two looks at the requests.
@@ -239,7 +244,10 @@ impl Desk {
             cancelled: cancelled.clone(),
             term: from.term + 1,
             batch: from.batch,
+            next_offset: from.next_offset,
             log,
+            buckets: Arc::clone(&self.buckets),
+            parked: None,
         }
     }
 }

@@ -70,8 +70,10 @@ pub(super) struct Guess<'a, 'r> {
 /// What happened to a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowKind {
-    /// `c` and `u`: the row is now `after`.
-    Upsert,
+    /// `c`: the row is new.
+    Insert,
+    /// `u`: the row is now `after`.
+    Update,
     /// `d`: the row is gone.
     Delete,
     /// `r`: a row of one of Debezium's snapshots.
@@ -286,7 +288,8 @@ fn event<'a>(envelope: Envelope<'a>, guessed: Option<&'a TableName>) -> Result<O
     let source = envelope.source.ok_or(EnvelopeError::Missing("source"))?;
     let position = position(&source)?;
     let kind = match op.as_ref() {
-        "c" | "u" => RowKind::Upsert,
+        "c" => RowKind::Insert,
+        "u" => RowKind::Update,
         "d" => RowKind::Delete,
         "r" => RowKind::Snapshot,
         "t" => return Ok(Some(Event::Truncate { table: table(&source, None)?.into_owned(), position })),
@@ -308,7 +311,7 @@ fn event<'a>(envelope: Envelope<'a>, guessed: Option<&'a TableName>) -> Result<O
     }
     Ok(Some(Event::Row(RowEvent {
         table,
-        kind: if kind == RowKind::Upsert && in_snapshot(&source) { RowKind::Snapshot } else { kind },
+        kind: if kind != RowKind::Delete && in_snapshot(&source) { RowKind::Snapshot } else { kind },
         before: envelope.before,
         after: envelope.after,
         position,

@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use metrics::gauge;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -16,13 +17,15 @@ use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::lease::Lease;
 use crate::store::mirror::Log;
 use crate::store::sinks::Paused;
-use crate::store::{connector_config, postgres};
+use crate::store::{connector_config, dirty_buckets, postgres};
 
 /// How long what was read may take to be written before a request is served all the same: what is not written is read again.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long a sink that ClickHouse refuses stays halted before it begins again: rights may come back, a table may be restored,
 /// and nothing is skipped by asking again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(10);
+/// Time between two counts of the dirty buckets, a number for people.
+const COUNT_DIRTY_BUCKETS: Duration = Duration::from_secs(10);
 /// How long a last word to PostgreSQL may take.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
@@ -155,8 +158,13 @@ impl Pipeline {
     /// Ends when this sink may not go on: the lease is lost, a load has moved the checkpoint, or the database, the slot or
     /// the connector do not continue what was applied.
     pub(super) async fn lost(&self, lease: &Lease, log: &Log) -> Stop {
+        let mut counted: Option<Instant> = None;
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
+            if counted.is_none_or(|at| at.elapsed() >= COUNT_DIRTY_BUCKETS) {
+                self.count_dirty_buckets().await;
+                counted = Some(Instant::now());
+            }
             if !lease.is_held().await {
                 return Stop::Again(anyhow::anyhow!("the connection that holds the writer's lease is lost"));
             }
@@ -174,6 +182,14 @@ impl Pipeline {
                 Ok(Some(halt)) => return Stop::Halt(halt),
                 Err(error) => tracing::debug!(error = format!("{error:#}"), "PostgreSQL does not say how it stands"),
             }
+        }
+    }
+
+    async fn count_dirty_buckets(&self) {
+        match dirty_buckets::count(&self.clickhouse).await {
+            #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+            Ok(count) => gauge!("platform_dirty_buckets").set(count as f64),
+            Err(error) => tracing::debug!(error = %error, "the dirty buckets cannot be counted"),
         }
     }
 

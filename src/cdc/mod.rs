@@ -9,6 +9,7 @@
 
 mod adapters;
 mod batch;
+mod buckets;
 mod continuity;
 mod decoder;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::Batch;
+use super::buckets::Buckets;
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::desk::Desk;
 use super::halt::Halt;
@@ -18,6 +19,7 @@ use super::source::{self, Fetched};
 use super::status::Status;
 use super::writer::shown;
 use super::{continuity, preflight, shapes};
+use crate::catalog::Aggregate;
 use crate::config::Settings;
 use crate::domain::{Failure, Lsn};
 use crate::store::checkpoint::{self, Checkpoint};
@@ -67,13 +69,19 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Composes a sink.
+    /// Composes a sink. Of `aggregates` it marks the buckets that it changes.
     ///
     /// # Errors
     /// `Failure::Config` when an address is missing.
-    pub fn new(settings: Settings, status: Status, cancelled: CancellationToken) -> anyhow::Result<Self> {
+    pub fn new(
+        settings: Settings,
+        aggregates: &[Aggregate],
+        status: Status,
+        cancelled: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let clickhouse = ClickHouse::new(&settings.clickhouse)?;
-        let desk = Desk::new(settings.clone(), clickhouse.clone(), status.clone(), cancelled.clone());
+        let buckets = Arc::new(Buckets::new(aggregates));
+        let desk = Desk::new(settings.clone(), clickhouse.clone(), status.clone(), cancelled.clone(), buckets);
         Ok(Self { settings, clickhouse, status, cancelled, desk, term: AtomicU64::new(0), changed: Arc::default() })
     }
 
@@ -137,7 +145,7 @@ impl Pipeline {
             Ok(topic) => topic,
             Err(stop) => return Ok(stop),
         };
-        let mut decoder = Decoder::new(log.clone(), &placeholder);
+        let mut decoder = Decoder::new(log.clone(), &placeholder, Arc::clone(&self.desk.buckets));
         shapes::refresh(&self.settings, &self.clickhouse, &self.status, &mut decoder).await?;
         tracing::info!(
             term = checkpoint.term + 1,

@@ -10,6 +10,7 @@ use crate::catalog::{Block, RowError, RowMeta, Table};
 use crate::domain::{TableName, Version};
 use crate::store::checkpoint::Checkpoint;
 use crate::store::clickhouse;
+use crate::store::dirty_buckets::Marks;
 use crate::store::mirror::DeadLetter;
 
 /// Where rows, floors, parked rows and checkpoints go. Every call may be repeated.
@@ -19,6 +20,18 @@ pub(super) trait Store: Send + Sync {
     async fn raise_floor(&self, table: &TableName, floor: Version) -> Result<(), clickhouse::Error>;
     /// Parks rows.
     async fn park(&self, letters: &[DeadLetter]) -> Result<(), clickhouse::Error>;
+    /// Marks every bucket of an aggregate: the batch with this number changes them.
+    async fn mark_whole(&self, aggregate: &str, batch: u64) -> Result<(), clickhouse::Error>;
+    /// Marks buckets of an aggregate, and those of every stored version of the rows of the block that stand at these places.
+    async fn mark(
+        &self,
+        table: &Table,
+        marks: &Marks<'_>,
+        rows: (&Block, &[usize]),
+        batch: u64,
+    ) -> Result<(), clickhouse::Error>;
+    /// The tables, by their mirrors' names, that have parked rows.
+    async fn tables_with_parked_rows(&self) -> Result<BTreeSet<String>, clickhouse::Error>;
     /// Inserts the rows of one table.
     async fn insert(&self, table: &Table, block: &Block) -> Result<(), clickhouse::Error>;
     /// Remembers where the log stands: after everything before it is durable.

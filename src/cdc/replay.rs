@@ -16,8 +16,9 @@ use super::writer::Writer;
 use super::{letters, shapes};
 use crate::catalog::{Block, RowMeta, Table};
 use crate::domain::{Failure, Lsn, Version};
-use crate::store::checkpoint::{self, Checkpoint};
+use crate::store::checkpoint;
 use crate::store::dead_letters::{self, Letter, Selection};
+use crate::store::dirty_buckets;
 use crate::store::kafka::Record;
 use crate::store::mirror::Log;
 use crate::store::replication::LogIdentity;
@@ -54,7 +55,6 @@ pub(super) async fn replay(desk: &Desk, client: &Client, chosen: &Selection, by:
         placeholder,
         tables: decoder.tables.into_values().filter_map(mirrored).collect(),
         writer: desk.writer(&at, at.log, &desk.cancelled),
-        at,
     };
     let (mut counts, mut last) = (Counts::default(), String::new());
     loop {
@@ -114,7 +114,7 @@ fn mirrored(known: Known) -> Option<(String, (Arc<Table>, Version))> {
 /// A decoder of events of log `number`, which were all judged when they came.
 fn decoder_of(number: u16, placeholder: &str) -> Decoder {
     let identity = LogIdentity { system_identifier: String::new(), timeline: 0 };
-    Decoder::new(Log { number, identity, first_load: Lsn::new(u64::MAX) }, placeholder)
+    Decoder::new(Log { number, identity, first_load: Lsn::new(u64::MAX) }, placeholder, Arc::default())
 }
 
 /// What is known of a letter while its page is tried.
@@ -133,7 +133,6 @@ struct Replay<'a> {
     /// By their names in ClickHouse, with their floors.
     tables: HashMap<String, (Arc<Table>, Version)>,
     writer: Writer,
-    at: Checkpoint,
 }
 
 impl Replay<'_> {
@@ -153,10 +152,8 @@ impl Replay<'_> {
         }
         self.reread(&mut batch, page, &mut verdicts).await?;
         if batch.rows() > 0 {
-            self.writer.insert(&batch).await.map_err(Stop::into_failure)?;
-            // A batch like any other: whoever compares batch numbers sees that something has changed.
-            self.at.batch += 1;
-            checkpoint::store(&self.desk.clickhouse, self.desk.pipeline(), &self.at).await?;
+            let number = dirty_buckets::next_number(&self.desk.clickhouse, self.desk.pipeline()).await?;
+            self.writer.insert(&batch, number).await.map_err(Stop::into_failure)?;
         }
         self.close(page, &verdicts, by, counts).await
     }

@@ -8,6 +8,7 @@ use super::pipeline::Stop;
 use super::source;
 use crate::domain::{Failure, Lsn, RewindTo};
 use crate::store::checkpoint::{self, Checkpoint};
+use crate::store::dirty_buckets;
 use crate::store::kafka::{self, Record, Topic};
 use crate::store::mirror;
 use crate::store::requests::Outcome;
@@ -56,12 +57,18 @@ pub(super) async fn rewind(desk: &Desk, to: RewindTo) -> anyhow::Result<Outcome>
     let moved = Checkpoint {
         // Two above: a sink that has halted may have run in the term above without writing in it.
         term: latest.term + 2,
-        batch: latest.batch + 1,
+        // Numbers of batches are places in the log: what is applied again has the numbers that it had.
+        batch: latest.batch.saturating_sub(u64::try_from(latest.next_offset - offset).unwrap_or_default()),
         next_offset: offset,
         record_hash: hash,
         // The heartbeat and the watermark stay: lower beats are redelivery, and everything below is in the mirror.
         ..latest.clone()
     };
+    // What is applied again may have been parked, or damaged: until the sink has passed it, nothing that is built is fresh.
+    let number = dirty_buckets::next_number(&desk.clickhouse, pipeline).await?;
+    for aggregate in desk.buckets.all() {
+        dirty_buckets::mark_whole(&desk.clickhouse, aggregate, number).await?;
+    }
     checkpoint::store(&desk.clickhouse, pipeline, &moved).await?;
     let again = latest.next_offset - offset;
     Ok(describe(Outcome::new("done", 0, format!("{again} records are applied again, from offset {offset} on"))))

@@ -1,4 +1,4 @@
-//! Writes batches in their order: floors, parked rows, rows, and last the checkpoint. Repeats what waiting can mend.
+//! Writes batches in their order: floors, parked rows, marks of buckets, rows, and last the checkpoint. Repeats what waiting can mend.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{Batch, Deferred, Newest, TableBatch};
+use super::buckets::Buckets;
 use super::envelope;
 use super::halt::Halt;
 use super::letters::{self, Wrong};
@@ -20,6 +21,7 @@ use crate::config;
 use crate::domain::Lsn;
 use crate::store::checkpoint::{Checkpoint, RESTORED};
 use crate::store::clickhouse;
+use crate::store::dirty_buckets::Marks;
 use crate::store::mirror::DeadLetter;
 
 /// Writes for one term.
@@ -31,15 +33,26 @@ pub(super) struct Writer {
     pub(super) status: Status,
     pub(super) cancelled: CancellationToken,
     pub(super) term: u64,
+    /// Number of the last batch.
     pub(super) batch: u64,
+    /// Where that batch ends.
+    pub(super) next_offset: i64,
     pub(super) log: u16,
+    pub(super) buckets: Arc<Buckets>,
+    /// The tables with parked rows, by their mirrors' names, once they are known.
+    pub(super) parked: Option<BTreeSet<String>>,
 }
 
 impl Writer {
     /// Makes a batch durable, whole.
     pub(super) async fn write(&mut self, mut batch: Batch) -> Result<(), Stop> {
         let begun = Instant::now();
+        let number = self.number(&batch);
         for (table, floor) in &batch.floors {
+            for aggregate in self.buckets.names(table) {
+                failpoint!("sink.before-mark-whole");
+                self.repeated("mark", || self.store.mark_whole(aggregate, number)).await?;
+            }
             failpoint!("sink.before-floor");
             self.repeated("floor", || self.store.raise_floor(table, *floor)).await?;
             failpoint!("sink.after-floor");
@@ -52,9 +65,12 @@ impl Writer {
             counter!("platform_sink_dead_letters_total").increment(count(batch.letters.len()));
             let first = batch.letters.first().map_or("", |letter| letter.detail.as_str());
             tracing::warn!(rows = batch.letters.len(), first, "rows parked in platform.dead_letters");
+            if let Some(parked) = &mut self.parked {
+                parked.extend(batch.letters.iter().map(|letter| letter.table.clone()));
+            }
         }
-        self.insert(&batch).await?;
-        self.batch += 1;
+        self.insert(&batch, number).await?;
+        (self.batch, self.next_offset) = (number, batch.next_offset);
         let checkpoint = self.checkpoint(&batch);
         failpoint!("sink.before-checkpoint");
         self.repeated("checkpoint", || self.store.checkpoint(&checkpoint)).await?;
@@ -79,15 +95,43 @@ impl Writer {
         Ok(())
     }
 
-    /// Inserts the rows of a batch that is complete.
-    pub(super) async fn insert(&self, batch: &Batch) -> Result<(), Stop> {
+    /// The number of a batch: it grows by the records that the batch takes in. So a mark of any writer that was ever paused
+    /// names a place in the log, and a build has passed it only when whoever follows the log has.
+    fn number(&self, batch: &Batch) -> u64 {
+        let records = u64::try_from(batch.next_offset.saturating_sub(self.next_offset)).unwrap_or_default();
+        self.batch.saturating_add(records)
+    }
+
+    /// Inserts the rows of a batch that is complete, each table's behind the marks of the buckets that they change.
+    pub(super) async fn insert(&mut self, batch: &Batch, number: u64) -> Result<(), Stop> {
         for entry in batch.tables.values().filter(|entry| entry.block.rows() > 0) {
+            self.mark(entry, number).await?;
             failpoint!("sink.before-insert");
             let inserting = Instant::now();
             self.repeated("insert", || self.store.insert(&entry.table, &entry.block)).await?;
             failpoint!("sink.after-insert");
             histogram!("platform_sink_insert_duration_seconds").record(inserting.elapsed().as_secs_f64());
         }
+        Ok(())
+    }
+
+    /// Marks the buckets that rows of `entry` leave or enter.
+    async fn mark(&mut self, entry: &TableBatch, number: u64) -> Result<(), Stop> {
+        if !self.buckets.has(entry.table.name()) {
+            return Ok(());
+        }
+        if self.parked.is_none() {
+            self.parked = Some(self.repeated("mark", || self.store.tables_with_parked_rows()).await?);
+        }
+        let parked = self.parked.as_ref().is_some_and(|parked| parked.contains(&entry.table.name().mirror_name()));
+        let rows = entry.left.to_ask(&entry.block, parked);
+        failpoint!("sink.before-mark");
+        for (aggregate, column) in self.buckets.of(&entry.table) {
+            let buckets = entry.left.with_entered(&entry.table, &entry.block, column);
+            let marks = Marks { aggregate, column, buckets: &buckets };
+            self.repeated("mark", || self.store.mark(&entry.table, &marks, (&entry.block, &rows), number)).await?;
+        }
+        failpoint!("sink.after-mark");
         Ok(())
     }
 
@@ -159,15 +203,15 @@ impl Writer {
     }
 
     /// Repeats a call until it succeeds, waiting longer each time; an error that waiting cannot mend halts.
-    async fn repeated<F, Fut>(&self, step: &'static str, call: F) -> Result<(), Stop>
+    async fn repeated<T, F, Fut>(&self, step: &'static str, call: F) -> Result<T, Stop>
     where
         F: Fn() -> Fut,
-        Fut: Future<Output = Result<(), clickhouse::Error>>,
+        Fut: Future<Output = Result<T, clickhouse::Error>>,
     {
         let mut wait = self.first_wait();
         loop {
             match call().await {
-                Ok(()) => return Ok(()),
+                Ok(answer) => return Ok(answer),
                 Err(error) if error.class() == clickhouse::Class::Retry => {
                     counter!("platform_sink_retries_total", "step" => step).increment(1);
                     tracing::warn!(step, error = %error, wait_ms = wait.as_millis(), "ClickHouse is not ready, the step is repeated");

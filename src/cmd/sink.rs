@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::operate::{Wait, ask};
 use super::sink_status;
+use crate::batch::aggregates;
 use crate::batch::load::Watch;
 use crate::cdc::{Pipeline, Status, serve_health, supervise};
 use crate::config::Settings;
@@ -98,7 +99,8 @@ async fn follow(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let status = Status::stalled_after(Duration::from_secs(settings.sink.stalled_after_s));
     status.set("starting");
     let cancelled = shutdown.token().clone();
-    let pipeline = Pipeline::new(settings.clone(), status.clone(), cancelled.clone())?;
+    let aggregates = aggregates::all(&settings.etl.aggregates_dir)?;
+    let pipeline = Pipeline::new(settings.clone(), &aggregates, status.clone(), cancelled.clone())?;
     let supervisor = tokio::spawn(supervise(settings.clone(), status.clone(), cancelled.clone()));
     let watch = Watch {
         settings: settings.clone(),

@@ -11,6 +11,7 @@ pub mod connector;
 pub mod connector_config;
 pub mod day_states;
 pub mod dead_letters;
+pub mod dirty_buckets;
 pub mod kafka;
 mod kafka_fetch;
 pub mod lease;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::lock::BucketLock;
 use super::mirror_day::{Facts, MirrorDay};
 use super::result::{self, Content, Staged, Staging};
-use super::{Position, failed};
+use super::{Position, failed, watermark};
 use crate::catalog::Aggregate;
 use crate::domain::{Failure, RunDate};
 use crate::shutdown::Shutdown;
@@ -18,6 +18,8 @@ use crate::store::clickhouse::ClickHouse;
 pub struct Request<'a> {
     /// Where.
     pub clickhouse: &'a ClickHouse,
+    /// The pipeline that the mirror follows.
+    pub pipeline: &'a str,
     /// Which result.
     pub aggregate: &'a Aggregate,
     /// Which day of it.
@@ -54,7 +56,8 @@ pub enum Outcome {
     Unchanged(Build),
     /// Readers see this build from now on.
     Built(Build),
-    /// The rows changed while the day was built, and `exact` was asked for; readers see the day as before.
+    /// The rows changed while the day was built, and `exact` was asked for, or the sink may have gone back in the log; readers
+    /// see the day as before.
     Moved,
 }
 
@@ -66,7 +69,10 @@ pub enum Outcome {
 pub async fn build_bucket(request: &Request<'_>) -> anyhow::Result<Outcome> {
     let inspection = inspect(request.clickhouse, request.aggregate, request.day).await?;
     match inspection.recorded {
-        Some(build) if inspection.is_current && !request.force => Ok(Outcome::Unchanged(build)),
+        Some(build) if inspection.is_current && !request.force => {
+            let Request { clickhouse, pipeline, aggregate, day, position, .. } = *request;
+            Ok(Outcome::Unchanged(confirm(clickhouse, pipeline, (aggregate, day), build, position).await?))
+        }
         _ => {
             let built = build(request, &inspection.source, &inspection.facts).await?;
             Ok(built.map_or(Outcome::Moved, Outcome::Built))
@@ -92,12 +98,36 @@ pub async fn inspect(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDat
     Ok(Inspection { source, facts, recorded, is_current })
 }
 
+/// Keeps on record that a build is still right at `position`, which was read before the day: marks up to there are of no
+/// concern any more.
+pub(super) async fn confirm(
+    clickhouse: &ClickHouse,
+    pipeline: &str,
+    (aggregate, day): (&Aggregate, RunDate),
+    build: Build,
+    position: Position,
+) -> anyhow::Result<Build> {
+    if build.as_of_batch >= position.batch || has_moved(clickhouse, pipeline, position).await? {
+        return Ok(build);
+    }
+    let confirmed = Build { as_of_batch: position.batch, as_of_lsn: position.lsn.max(build.as_of_lsn), ..build };
+    let stored = builds::store(clickhouse, &aggregate.name, day, &confirmed).await;
+    stored.map_err(|error| failed("recording the build", error))?;
+    Ok(confirmed)
+}
+
+/// Whether another writer goes on since `position` was read: it may have gone back in the log, and then the position says
+/// less than it did.
+async fn has_moved(clickhouse: &ClickHouse, pipeline: &str, position: Position) -> anyhow::Result<bool> {
+    Ok(watermark::position(clickhouse, pipeline).await?.term != position.term)
+}
+
 fn shows(content: &Content, build: &Build) -> bool {
     content.rows == build.rows_out && (content.rows == 0 || content.build_id == Some(build.build_id))
 }
 
 /// Builds the day out of `source`, whose rows were `facts`, and puts it in its place. `None` when `exact` was asked for
-/// and the rows changed meanwhile.
+/// and the rows changed meanwhile, or another writer goes on since the position was read.
 ///
 /// # Errors
 /// `Failure::DataCheck` when the result is not what its header promises, `Failure::Busy` when the lock was lost,
@@ -153,6 +183,9 @@ async fn build_in(
     };
     if shutdown.requested() {
         return Err(shutdown.failure().into());
+    }
+    if has_moved(clickhouse, request.pipeline, position).await? {
+        return Ok(None);
     }
     request.lock.confirm().await?;
     put_in_place(request, staging, staged, &build).await?;

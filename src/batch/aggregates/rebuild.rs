@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use tokio_postgres::Client;
 
+use super::build::confirm;
 use super::lock::BucketLock;
 use super::source_of_record::SourceFacts;
 use super::{Inspection, Position, Request, build, failed, inspect, watermark};
@@ -151,12 +152,13 @@ async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) 
         let (position, inspection, comparison) = day.shutdown.guard(look(day, options)).await?;
         let Inspection { source, facts, recorded, is_current } = inspection;
         if is_current && !options.force {
-            return Ok(Ended {
-                status: Status::Unchanged,
-                build: recorded,
-                rows_in: facts.rows,
-                checks: BTreeMap::new(),
-            });
+            let build = match recorded {
+                Some(build) => {
+                    Some(confirm(day.clickhouse, day.pipeline, (day.aggregate, day.date), build, position).await?)
+                }
+                None => None,
+            };
+            return Ok(Ended { status: Status::Unchanged, build, rows_in: facts.rows, checks: BTreeMap::new() });
         }
         match &comparison {
             Comparison::Differs(differences) if attempt > 1 => return Err(differs(day, differences).await),
@@ -164,9 +166,10 @@ async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) 
             Comparison::Moving if !last => continue,
             Comparison::Moving | Comparison::Equal | Comparison::NotCompared => {}
         }
-        let Day { clickhouse, aggregate, date, shutdown, .. } = *day;
+        let Day { clickhouse, pipeline, aggregate, date, shutdown, .. } = *day;
         let force = options.force;
-        let request = Request { clickhouse, aggregate, day: date, lock, position, force, exact: !last, shutdown };
+        let request =
+            Request { clickhouse, pipeline, aggregate, day: date, lock, position, force, exact: !last, shutdown };
         if let Some(build) = build(&request, &source, &facts).await? {
             let checks = checks(aggregate, &comparison);
             return Ok(Ended { status: Status::Done, rows_in: build.rows_in, build: Some(build), checks });

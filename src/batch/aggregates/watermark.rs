@@ -16,6 +16,8 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 /// How far the mirror was when it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
+    /// The writer's term: another one may have gone back in the log.
+    pub term: u64,
     /// Last acknowledged batch of the sink.
     pub batch: u64,
     /// Every transaction committed below is in the mirror.
@@ -29,7 +31,7 @@ pub struct Position {
 pub(super) async fn position(clickhouse: &ClickHouse, pipeline: &str) -> anyhow::Result<Position> {
     let newest = checkpoint::latest(clickhouse, pipeline).await;
     match newest.map_err(|error| failed("reading the checkpoint", error))? {
-        Some(checkpoint) => Ok(Position { batch: checkpoint.batch, lsn: checkpoint.watermark }),
+        Some(checkpoint) => Ok(Position { term: checkpoint.term, batch: checkpoint.batch, lsn: checkpoint.watermark }),
         None => Err(Failure::Unavailable(format!(
             "the pipeline {pipeline} has no checkpoint, so the mirror is empty; run `platform load`, then `platform sink`"
         ))

@@ -20,6 +20,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 use tokio_postgres::Client;
 
+use super::aggregates;
 use crate::catalog::Table;
 use crate::config::Settings;
 use crate::domain::{Failure, Lsn, TableName, Version};
@@ -29,7 +30,7 @@ use crate::store::kafka::Topic;
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
 use crate::store::table_states::{StateChange, TableState};
-use crate::store::{advisory_lock, postgres, replication, sinks, table_shapes, table_states};
+use crate::store::{advisory_lock, dirty_buckets, postgres, replication, sinks, table_shapes, table_states};
 pub use copy::Progress;
 pub use watch::Watch;
 
@@ -161,9 +162,14 @@ impl Round<'_> {
         failpoint!("load.copied");
         snapshot.close().await?;
         let mut loaded = Vec::new();
+        let aggregates = aggregates::all(&self.settings.etl.aggregates_dir)?;
         for (table, counts) in tables.iter().zip(copied) {
             mirror::raise_floor(self.clickhouse, table.name(), version, "load").await.context("raising the floor")?;
             failpoint!("load.floor-raised");
+            let marked =
+                dirty_buckets::mark_table(self.clickhouse, &self.settings.sink.pipeline, &aggregates, table.name());
+            marked.await.context("marking the statistics of the table")?;
+            failpoint!("load.marked");
             self.store_state(table, TableState::Live, version, snapshot.lsn, counts.rows).await?;
             failpoint!("load.live-stored");
             loaded.push(Loaded { table: table.name().to_string(), rows: counts.rows, parked: counts.parked });
@@ -265,7 +271,11 @@ async fn move_checkpoint(
     }
     let (term, batch) = match checkpoint::latest(clickhouse, pipeline).await? {
         // Two above: a sink that runs in the term above may not have written in it yet.
-        Some(checkpoint) => (checkpoint.term + 2, checkpoint.batch + 1),
+        // The number grows by the records that are passed over: a number is a place in the log. In another topic it only rises.
+        Some(checkpoint) => {
+            let passed = u64::try_from(end.saturating_sub(checkpoint.next_offset)).unwrap_or(1);
+            (checkpoint.term + 2, checkpoint.batch.saturating_add(passed))
+        }
         None => (1, 0),
     };
     let checkpoint = Checkpoint {

@@ -15,12 +15,12 @@ use tokio_postgres::Row;
 use super::mirror_rows::{MirrorRows, insert};
 use super::settle::texts;
 use super::{Fence, source};
-use crate::batch::aggregates::failed;
+use crate::batch::aggregates::{self, failed};
 use crate::batch::load;
 use crate::catalog::{Block, RowMeta, Table};
 use crate::domain::{Failure, Version};
 use crate::store::mirror::{self, DeadLetter};
-use crate::store::{postgres, replication, rows_by_key, table_shapes};
+use crate::store::{dirty_buckets, postgres, replication, rows_by_key, table_shapes};
 
 /// Keys of one statement.
 const KEYS_AT_ONCE: usize = 10_000;
@@ -39,6 +39,7 @@ pub(super) async fn repair(
     load::lock(&client, Duration::from_secs(settings.load.wait_lock_timeout_s)).await?;
     let log = mirror::newest_log(fence.clickhouse).await.map_err(|error| failed("reading the log's number", error))?;
     let log = log.context("the mirror was never loaded")?.number;
+    mark(fence, table).await?;
     for some in keys.chunks(KEYS_AT_ONCE) {
         mirror.name_keys(some).await?;
         // Read before L0: what was applied by then is below it.
@@ -59,7 +60,15 @@ pub(super) async fn repair(
         let rows = rows_by_key::read(&reader, table, &texts(table, some)?).await?;
         store(fence, table, some, &rows, version).await?;
     }
-    Ok(())
+    mark(fence, table).await
+}
+
+/// Marks the statistics of the table: before the rows, lest a repair that dies leaves them unmarked, and behind them.
+async fn mark(fence: &Fence<'_>, table: &Table) -> anyhow::Result<()> {
+    let aggregates = aggregates::all(&fence.settings.etl.aggregates_dir)?;
+    let pipeline = &fence.settings.sink.pipeline;
+    let marked = dirty_buckets::mark_table(fence.clickhouse, pipeline, &aggregates, table.name()).await;
+    marked.map_err(|error| failed("marking the statistics of the table", error))
 }
 
 async fn store(

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::super::ports::{Origin, Reread, Store};
-use super::warehouse::rows_of;
+use super::warehouse::{Effect, rows_of};
 use super::world::Shared;
-use crate::catalog::{Block, RowMeta, Table};
+use crate::catalog::{Block, PgType, RowMeta, Table};
 use crate::domain::{TableName, Version};
 use crate::store::checkpoint::Checkpoint;
 use crate::store::clickhouse::Error;
+use crate::store::dirty_buckets::Marks;
 use crate::store::kafka::Record;
 use crate::store::mirror::DeadLetter;
 
@@ -40,10 +41,13 @@ pub(super) enum Bug {
     SnapshotWithoutTheWait,
     LoadWithoutFloor,
     LoadVersionOfTheSnapshot,
+    MarkedAfterTheInsert,
+    OnlyEnteredBucketsMarked,
+    LoadMarksNothing,
 }
 
 /// All of them.
-pub(super) const BUGS: [Bug; 19] = [
+pub(super) const BUGS: [Bug; 22] = [
     Bug::CheckpointBeforeInsert,
     Bug::VersionFromSourceLsn,
     Bug::VersionFromArrival,
@@ -63,6 +67,9 @@ pub(super) const BUGS: [Bug; 19] = [
     Bug::SnapshotWithoutTheWait,
     Bug::LoadWithoutFloor,
     Bug::LoadVersionOfTheSnapshot,
+    Bug::MarkedAfterTheInsert,
+    Bug::OnlyEnteredBucketsMarked,
+    Bug::LoadMarksNothing,
 ];
 
 impl Bug {
@@ -82,7 +89,13 @@ impl Bug {
 
     /// The sink's store, wrapped.
     pub(super) fn spoil_store(self, shared: &Shared) -> Arc<dyn Store> {
-        Arc::new(SpoiltStore { bug: self, shared: shared.clone(), held: Mutex::default(), tokens: Mutex::default() })
+        Arc::new(SpoiltStore {
+            bug: self,
+            shared: shared.clone(),
+            held: Mutex::default(),
+            tokens: Mutex::default(),
+            marks: Mutex::default(),
+        })
     }
 
     /// The sink's origin, wrapped.
@@ -157,6 +170,7 @@ struct SpoiltStore {
     shared: Shared,
     held: Mutex<Vec<(Table, Block)>>,
     tokens: Mutex<BTreeSet<(String, Vec<i64>)>>,
+    marks: Mutex<Vec<Effect>>,
 }
 
 impl SpoiltStore {
@@ -186,6 +200,35 @@ impl Store for SpoiltStore {
         self.answer(self.shared.park(letters).await)
     }
 
+    async fn mark_whole(&self, aggregate: &str, batch: u64) -> Result<(), Error> {
+        self.answer(self.shared.mark_whole(aggregate, batch).await)
+    }
+
+    async fn mark(
+        &self,
+        table: &Table,
+        marks: &Marks<'_>,
+        (block, rows): (&Block, &[usize]),
+        batch: u64,
+    ) -> Result<(), Error> {
+        match self.bug {
+            Bug::MarkedAfterTheInsert => {
+                self.marks.lock().expect("nobody panics").push(super::world::mark(table, marks, (block, rows), batch));
+                Ok(())
+            }
+            Bug::OnlyEnteredBucketsMarked => {
+                let entered = block.buckets(marks.column, &PgType::Timestamp);
+                let marks = Marks { buckets: &entered, ..*marks };
+                self.shared.mark(table, &marks, (block, &[]), batch).await
+            }
+            _ => self.answer(self.shared.mark(table, marks, (block, rows), batch).await),
+        }
+    }
+
+    async fn tables_with_parked_rows(&self) -> Result<BTreeSet<String>, Error> {
+        self.shared.tables_with_parked_rows().await
+    }
+
     async fn insert(&self, table: &Table, block: &Block) -> Result<(), Error> {
         match self.bug {
             Bug::CheckpointBeforeInsert => {
@@ -201,7 +244,12 @@ impl Store for SpoiltStore {
             }
             _ => {}
         }
-        self.answer(self.shared.insert(table, block).await)
+        self.answer(self.shared.insert(table, block).await)?;
+        let marks = std::mem::take(&mut *self.marks.lock().expect("nobody panics"));
+        for mark in marks {
+            while self.shared.call(mark.clone()).await.is_err() {}
+        }
+        Ok(())
     }
 
     async fn checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), Error> {

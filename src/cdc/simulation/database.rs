@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt as _;
 
 use super::faults::{Faults, Rng, happens};
-use super::row::{Cells, Moment, Row, TABLES};
+use super::row::{Cells, DAYS, Moment, Row, TABLES};
 
 /// Keys of each table.
 const KEYS: i64 = 8;
@@ -289,7 +289,7 @@ impl Database {
         if small {
             row.note = rng.random_ratio(2, 3).then(|| format!("n{unique}"));
             row.n = rng.random_ratio(2, 3).then(|| rng.random_range(-3..1000));
-            row.at = if rng.random_ratio(1, 2) { Moment::Epoch } else { Moment::Null };
+            row.at = if rng.random_ratio(2, 3) { Moment::Day(rng.random_range(0..DAYS)) } else { Moment::Null };
             if happens(rng, faults.infinities) {
                 row.at = Moment::Infinity;
             }

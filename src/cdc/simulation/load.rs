@@ -7,7 +7,7 @@ use std::task::Poll;
 use super::super::ports::Store;
 use super::bug::Bug;
 use super::database::Database;
-use super::row::{Row, TABLES};
+use super::row::{AGGREGATES, Row, TABLES};
 use super::step::{Work, pause};
 use super::world::{Shared, append};
 use crate::catalog::{Block, RowMeta};
@@ -58,12 +58,21 @@ pub(super) fn begin(shared: Shared, order: Order, leased: impl Fn() -> bool + Se
             // A snapshot sees a table that was written anew since as empty.
             let anew = shared.world().database.truncations[*table] != truncations[*table];
             let rows = if anew { Vec::new() } else { seen[*table].values().cloned().collect() };
+            shared.world().warehouse.loading[*table] = true;
             copy(&shared, *table, &rows, version).await;
         }
         for table in &order.tables {
             if bug != Some(Bug::LoadWithoutFloor) {
                 repeated(|| shared.raise_floor(TABLES[*table].name(), version)).await;
             }
+            let batch = {
+                let warehouse = &shared.world().warehouse;
+                warehouse.statistics.next_number(warehouse.checkpoint.as_ref())
+            };
+            if bug != Some(Bug::LoadMarksNothing) {
+                repeated(|| shared.mark_whole(&AGGREGATES[*table].name, batch)).await;
+            }
+            shared.world().warehouse.loading[*table] = false;
         }
         shared.world().database.shared.clear();
         if order.all && (new_slot || !leased()) {
@@ -130,7 +139,9 @@ async fn copy(shared: &Shared, table: usize, rows: &[Row], version: Version) {
 
 async fn move_checkpoint(shared: &Shared, end: i64) {
     let latest = shared.world().warehouse.checkpoint.clone();
-    let (term, batch) = latest.map_or((1, 0), |latest| (latest.term + 2, latest.batch + 1));
+    let place = |offset: i64| u64::try_from(offset).expect("no negative offset");
+    let (term, batch) = latest
+        .map_or((1, place(end)), |latest| (latest.term + 2, latest.batch + place((end - latest.next_offset).max(0))));
     let checkpoint = at(term, batch, end);
     repeated(|| shared.checkpoint(&checkpoint)).await;
 }

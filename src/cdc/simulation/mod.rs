@@ -17,6 +17,7 @@ mod reread_tests;
 mod row;
 mod run;
 mod sink;
+mod statistics;
 mod step;
 mod topic;
 mod warehouse;

@@ -3,10 +3,25 @@
 use std::sync::{Arc, LazyLock};
 
 use super::super::decoder_tests::table_row;
-use crate::catalog::{Rules, Table, TableRow};
+use crate::catalog::{Aggregate, Rules, Table, TableRow};
 
 /// What stands for a large value that did not change.
 pub(super) const PLACEHOLDER: &str = "unchanged-3f9a";
+
+/// Microseconds of a day.
+const DAY_US: i64 = 86_400_000_000;
+/// Days that rows are of.
+pub(super) const DAYS: u8 = 3;
+
+/// An aggregate over each table, by the day of `at`.
+pub(super) static AGGREGATES: LazyLock<[Aggregate; 2]> = LazyLock::new(|| {
+    let text = |table| {
+        format!(
+            "-- summary: rows\n-- table: {table}\n-- bucket: day(at)\n-- keys: n\n\nselect n, count() as c from {{source}} group by n"
+        )
+    };
+    ["whole", "lean"].map(|table| Aggregate::parse(&format!("of_{table}"), &text(table)).expect("an aggregate"))
+});
 
 /// Tables of the model: the first has REPLICA IDENTITY FULL, the second DEFAULT.
 pub(super) static TABLES: LazyLock<[Arc<Table>; 2]> = LazyLock::new(|| {
@@ -38,7 +53,8 @@ pub(super) struct Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Moment {
     Null,
-    Epoch,
+    /// Midday of the day with this number, counted from 1970-01-01.
+    Day(u8),
     /// No ClickHouse type holds it: a row with it is parked.
     Infinity,
 }
@@ -54,7 +70,10 @@ impl Row {
 
     /// As the view must show it.
     pub(super) fn cells(&self) -> Cells {
-        let at = (self.at != Moment::Null).then(|| "1970-01-01 00:00:00".to_owned());
+        let at = match self.at {
+            Moment::Day(day) => Some(format!("1970-01-{:02} 12:00:00", day + 1)),
+            Moment::Null | Moment::Infinity => None,
+        };
         [self.note.clone(), self.big.clone(), self.n.map(|n| n.to_string()), at]
     }
 
@@ -64,7 +83,7 @@ impl Row {
         let big = if unchanged && large { Some(PLACEHOLDER) } else { self.big.as_deref() };
         let at = match self.at {
             Moment::Null => None,
-            Moment::Epoch => Some(0),
+            Moment::Day(day) => Some(i64::from(day) * DAY_US + DAY_US / 2),
             Moment::Infinity => Some(i64::MAX),
         };
         serde_json::json!({ "id": self.id, "note": self.note, "big": big, "n": self.n, "at": at })

@@ -12,6 +12,7 @@ use super::faults::{Faults, Rng, happens};
 use super::load::{self, Order};
 use super::row::TABLES;
 use super::sink::Sink;
+use super::statistics;
 use super::step::{Work, go_on};
 use super::topic::Topic;
 use super::warehouse::Warehouse;
@@ -37,6 +38,7 @@ pub(super) struct Seen {
     pub(super) holes: usize,
     pub(super) halts: usize,
     pub(super) letters: usize,
+    pub(super) builds: usize,
 }
 
 impl Seen {
@@ -52,12 +54,14 @@ impl Seen {
         self.holes += other.holes;
         self.halts += other.halts;
         self.letters += other.letters;
+        self.builds += other.builds;
     }
 
     /// Whether everything happened often.
     pub(super) fn is_rich(&self) -> bool {
-        let Self { records, crashes, twins, loads, crashed_loads, rewinds, resends, holes, halts, letters } = *self;
-        let all = [records, crashes, twins, loads, crashed_loads, rewinds, resends, holes, halts, letters];
+        let Self { records, crashes, twins, loads, crashed_loads, rewinds, resends, holes, halts, letters, builds } =
+            *self;
+        let all = [records, crashes, twins, loads, crashed_loads, rewinds, resends, holes, halts, letters, builds];
         all.iter().all(|count| *count >= 100)
     }
 }
@@ -136,6 +140,7 @@ impl Run {
             9 | 10 => self.go_on_with_load(),
             11 => self.shared.world().arrive_late(),
             12 => self.twin(),
+            13 | 14 => statistics::go_on(&mut self.shared.world().warehouse, &mut self.rng),
             _ => self.go_on_with_sink(),
         }
         self.operator();
@@ -267,8 +272,11 @@ impl Run {
         let world = &mut *self.shared.world();
         let Some(newest) = world.warehouse.checkpoint.clone() else { return };
         let next_offset = offset.unwrap_or_else(|| self.rng.random_range(0..=newest.next_offset));
-        let checkpoint = load::at(newest.term + 2, newest.batch + 1, next_offset);
+        let again = u64::try_from(newest.next_offset - next_offset).expect("it goes back");
+        let checkpoint = load::at(newest.term + 2, newest.batch.saturating_sub(again), next_offset);
         let (watermark, heartbeat) = (newest.watermark, newest.heartbeat);
+        let number = world.warehouse.statistics.next_number(Some(&newest));
+        (0..TABLES.len()).for_each(|table| world.warehouse.statistics.mark_whole(table, number));
         world.warehouse.apply(super::warehouse::Effect::Checkpoint(Checkpoint { watermark, heartbeat, ..checkpoint }));
     }
 
@@ -306,11 +314,19 @@ impl Run {
     }
 
     fn operator_at_the_end(&mut self) {
-        let slot = self.shared.world().database.slot;
-        let started = self.shared.world().warehouse.checkpoint.is_some();
+        let (slot, started, loading) = {
+            let world = self.shared.world();
+            (world.database.slot, world.warehouse.checkpoint.is_some(), world.warehouse.loading)
+        };
         let halted = self.sink.as_ref().is_some_and(|sink| sink.halt.is_some() && sink.is_done());
-        if self.load.is_none() && (!slot || !started || halted) {
+        if self.load.is_some() {
+            return;
+        }
+        if !slot || !started || halted {
             self.begin_load(vec![0, 1], true);
+        } else if loading.contains(&true) {
+            // A load that has died is run again.
+            self.begin_load((0..TABLES.len()).filter(|table| loading[*table]).collect(), false);
         }
     }
 
@@ -320,6 +336,7 @@ impl Run {
         let newest = world.warehouse.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.term);
         done && world.database.slot
             && world.warehouse.late.is_empty()
+            && !world.warehouse.loading.contains(&true)
             && world.topic.is_complete(&world.database)
             && self.sink.as_ref().is_some_and(|sink| sink.term >= newest)
     }
@@ -329,8 +346,12 @@ impl Run {
         let world = &*self.shared.world();
         self.seen.records = world.topic.records.len();
         self.seen.letters = world.warehouse.letters.len();
+        self.seen.builds = world.warehouse.statistics.builds;
         if let Some(wrong) = &world.wrong {
             return Err(wrong.clone());
+        }
+        if let Some(stale) = statistics::stale(&world.warehouse) {
+            return Err(format!("a day that counts as fresh: {stale}"));
         }
         for (at, table) in TABLES.iter().enumerate() {
             let shown = world.warehouse.shown(at);

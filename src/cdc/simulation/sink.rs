@@ -6,6 +6,7 @@ use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::super::batch::{Batch, record_hash};
+use super::super::buckets::Buckets;
 use super::super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::super::halt::Halt;
 use super::super::outbox::{Inbox, Outbox};
@@ -14,7 +15,7 @@ use super::super::ports::{Origin, Store};
 use super::super::status::Status;
 use super::super::writer::Writer;
 use super::bug::{Bug, Spoiler};
-use super::row::PLACEHOLDER;
+use super::row::{AGGREGATES, PLACEHOLDER};
 use super::step::{Work, at_once, go_on};
 use super::world::{Shared, floors};
 use crate::config::{self, Settings};
@@ -61,8 +62,9 @@ impl Sink {
         }
         let identity = LogIdentity { system_identifier: "1".into(), timeline: 1 };
         let log = Log { number: 1, identity, first_load: Lsn::new(world.first_load) };
+        let buckets = Arc::new(Buckets::new(&*AGGREGATES));
         let stored_as_text = world.bug == Some(Bug::PlaceholderStored);
-        let mut decoder = Decoder::new(log, if stored_as_text { "another" } else { PLACEHOLDER });
+        let mut decoder = Decoder::new(log, if stored_as_text { "another" } else { PLACEHOLDER }, Arc::clone(&buckets));
         refresh(&mut decoder, world);
         let bug = world.bug;
         let store: Arc<dyn Store> = match bug {
@@ -82,7 +84,10 @@ impl Sink {
             cancelled: CancellationToken::new(),
             term: from.term + 1,
             batch: from.batch,
+            next_offset: from.next_offset,
             log: 1,
+            buckets: Arc::clone(&buckets),
+            parked: None,
         };
         let committed_at = from.committed_at.timestamp_micros();
         let next = if bug == Some(Bug::StartsAtTheEnd) { world.topic.end() } else { from.next_offset };

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::row::{Cells, TABLES};
+use super::statistics::{Statistics, day_of};
 use super::topic::Topic;
 use crate::catalog::{Block, Table};
 use crate::domain::{TableName, Version};
@@ -25,6 +26,9 @@ pub(super) enum Effect {
     Floor(usize, Version),
     Park(Vec<DeadLetter>),
     Checkpoint(Checkpoint),
+    /// Days of a table, and those where these keys are.
+    Mark(usize, Vec<i64>, Vec<i64>, u64),
+    MarkWhole(usize, u64),
 }
 
 /// The store.
@@ -38,6 +42,9 @@ pub(super) struct Warehouse {
     pub(super) checkpoint: Option<Checkpoint>,
     /// Requests that are still on their way although nobody waits for them.
     pub(super) late: Vec<Effect>,
+    pub(super) statistics: Statistics,
+    /// Tables that a load has begun to fill, and not finished: nobody reads them.
+    pub(super) loading: [bool; 2],
     /// Planted: the row that comes last stays.
     pub(super) by_arrival: bool,
     /// Records up to here are known to be in the mirror.
@@ -81,6 +88,12 @@ impl Warehouse {
                 });
                 self.letters.extend(named);
             }
+            Effect::Mark(table, days, ids, batch) => {
+                let stored = ids.iter().filter_map(|id| day_of(&self.rows[table].get(id)?.cells));
+                let days: Vec<i64> = days.into_iter().chain(stored).collect();
+                self.statistics.mark(table, days, batch);
+            }
+            Effect::MarkWhole(table, batch) => self.statistics.mark_whole(table, batch),
             Effect::Checkpoint(checkpoint) => {
                 let position = |checkpoint: &Checkpoint| (checkpoint.term, checkpoint.batch);
                 if self.checkpoint.as_ref().is_none_or(|there| position(there) <= position(&checkpoint)) {

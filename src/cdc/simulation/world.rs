@@ -1,6 +1,6 @@
 //! Everything outside of the sink, and the sink's ports on it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::bug::Bug;
 use super::database::Database;
 use super::faults::{Faults, Rng, happens};
 use super::row::{PLACEHOLDER, Row, TABLES};
+use super::statistics::table_of;
 use super::step::pause;
 use super::topic::Topic;
 use super::warehouse::{Effect, Stored, Warehouse, place, rows_of};
@@ -19,6 +20,7 @@ use crate::catalog::{Block, Placeholder, RowError, RowMeta, Table};
 use crate::domain::{TableName, Version};
 use crate::store::checkpoint::Checkpoint;
 use crate::store::clickhouse::Error;
+use crate::store::dirty_buckets::Marks;
 use crate::store::mirror::DeadLetter;
 
 /// PostgreSQL, the topic, ClickHouse, and chance.
@@ -51,7 +53,7 @@ impl Shared {
     }
 
     /// A call of the store: at each of its ends others may go on, or the caller may crash.
-    async fn call(&self, effect: Effect) -> Result<(), Error> {
+    pub(super) async fn call(&self, effect: Effect) -> Result<(), Error> {
         pause().await;
         let answer = self.world().answer(effect);
         pause().await;
@@ -130,6 +132,12 @@ impl World {
     }
 }
 
+/// What a call of `Store::mark` does.
+pub(super) fn mark(table: &Table, marks: &Marks<'_>, (block, rows): (&Block, &[usize]), batch: u64) -> Effect {
+    let ids = rows.iter().map(|row| block.key_texts(table, *row).expect("a key")[0].parse().expect("an integer"));
+    Effect::Mark(table_of(marks.aggregate), marks.buckets.iter().copied().collect(), ids.collect(), batch)
+}
+
 #[async_trait]
 impl Store for Shared {
     async fn raise_floor(&self, table: &TableName, floor: Version) -> Result<(), Error> {
@@ -138,6 +146,20 @@ impl Store for Shared {
 
     async fn park(&self, letters: &[DeadLetter]) -> Result<(), Error> {
         self.call(Effect::Park(letters.to_vec())).await
+    }
+
+    async fn mark_whole(&self, aggregate: &str, batch: u64) -> Result<(), Error> {
+        self.call(Effect::MarkWhole(table_of(aggregate), batch)).await
+    }
+
+    async fn mark(&self, table: &Table, marks: &Marks<'_>, rows: (&Block, &[usize]), batch: u64) -> Result<(), Error> {
+        self.call(mark(table, marks, rows, batch)).await
+    }
+
+    async fn tables_with_parked_rows(&self) -> Result<BTreeSet<String>, Error> {
+        let world = self.world();
+        let tables = world.warehouse.letters.values().map(|(table, _)| TABLES[*table].name().mirror_name());
+        Ok(tables.collect())
     }
 
     async fn insert(&self, table: &Table, block: &Block) -> Result<(), Error> {

@@ -196,10 +196,11 @@ async fn the_library_builds_a_bucket_for_any_caller() {
     let shutdown = Shutdown::manual();
     let request = |lock| Request {
         clickhouse: &bench.clickhouse,
+        pipeline: "platform",
         aggregate,
         day,
         lock,
-        position: Position { batch: 5, lsn: Lsn::new(0x50) },
+        position: Position { term: 1, batch: 5, lsn: Lsn::new(0x50) },
         force: false,
         exact: false,
         shutdown: &shutdown,

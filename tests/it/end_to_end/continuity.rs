@@ -362,6 +362,20 @@ async fn a_clickhouse_that_refuses_is_waited_for() {
     clickhouse(&scene, "alter table mirror.sentiment_social reset setting parts_to_throw_insert").await;
     scene.goes_on("after too many parts").await;
 
+    // A disk without the room that ClickHouse wants to keep free, for rows, marks and checkpoints alike.
+    for table in ["mirror.sentiment_social", "platform.dirty_buckets", "platform.checkpoints"] {
+        let refused = |scene: &Scene| scene.stack.log("sink").matches("NOT_ENOUGH_SPACE").count();
+        let before = refused(&scene);
+        let full =
+            format!("alter table {table} modify setting min_free_disk_bytes_to_perform_insert = 1000000000000000");
+        clickhouse(&scene, &full).await;
+        scene.write(10).await;
+        wait_until("the insert is repeated", CATCH_UP, || async { refused(&scene) > before }).await;
+        let room = format!("alter table {table} reset setting min_free_disk_bytes_to_perform_insert");
+        clickhouse(&scene, &room).await;
+        scene.goes_on(&format!("after no room for {table}")).await;
+    }
+
     clickhouse(&scene, "alter table mirror.sentiment_social add constraint nothing check likes < -1").await;
     scene.write(10).await;
     scene.halts_saying(&["clickhouse"], "VIOLATED_CONSTRAINT").await;

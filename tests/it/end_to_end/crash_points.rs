@@ -2,6 +2,7 @@
 //! are equal, by what runs then alone.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -121,6 +122,16 @@ impl Field {
     }
 }
 
+/// A folder with an aggregate over the rows that change, so that there are buckets to mark.
+fn aggregate_over_crash_rows(stack: &Stack) -> PathBuf {
+    let folder = stack.data_dir().join("aggregates");
+    std::fs::create_dir_all(&folder).expect("made");
+    let text = "-- summary: rows by round\n-- table: crash_rows\n-- bucket: day(at)\n-- keys: round\n\n\
+                select round, count() as n from {source} group by round\n";
+    std::fs::write(folder.join("crash_rounds.sql"), text).expect("written");
+    folder
+}
+
 fn points(prefixes: &[&str]) -> Vec<&'static str> {
     let ours = |name: &&str| prefixes.contains(&name.split_once('.').map_or("", |(prefix, _)| prefix));
     POINTS.iter().map(|(name, _)| *name).filter(ours).collect()
@@ -135,8 +146,14 @@ fn every_point_has_a_test_that_walks_it() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sink_killed_at_any_point_loses_nothing() {
     let mut field = Field::start("postgres,kafka,connect,clickhouse,migrate,load,connector").await;
+    let aggregates = aggregate_over_crash_rows(&field.stack);
+    let aggregates = aggregates.to_str().expect("plain");
     for point in points(&["sink", "floor", "insert", "structure", "watch"]) {
-        let environment = [("PLATFORM_FAILPOINT", point), ("PLATFORM__SINK__SUPERVISE_INTERVAL_MS", "200")];
+        let environment = [
+            ("PLATFORM_FAILPOINT", point),
+            ("PLATFORM__SINK__SUPERVISE_INTERVAL_MS", "200"),
+            ("PLATFORM__ETL__AGGREGATES_DIR", aggregates),
+        ];
         let mut sink = OwnSink::start(&field.stack, &environment);
         field.change().await;
         let killed = tokio::task::block_in_place(|| sink.was_killed(REACHED));

@@ -5,6 +5,7 @@ mod chaos_faults;
 mod continuity;
 mod crash_points;
 mod dead_letters;
+mod dirty_buckets;
 mod equality;
 mod large_transactions;
 mod loads;

@@ -7,12 +7,16 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::connector::Known;
+use super::problem::ApiResult;
 use super::state::Worker;
 use crate::store::replication::{self, Slot};
 use crate::store::sinks;
 
 /// How long an answer is good. Requests that wait look again after it.
 const GOOD_FOR: Duration = Duration::from_millis(500);
+
+/// How long PostgreSQL gets to answer.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// What is known, and since when.
 #[derive(Debug, Default)]
@@ -37,12 +41,13 @@ impl PipelineHealth {
         let mut down = connector(worker).await;
         let ask = async {
             let client = worker.postgres().await?;
-            Ok(database(&client, &worker.shared.pipeline).await)
+            ApiResult::Ok(database(&client, &worker.shared.pipeline).await)
         };
-        match worker.limited(ask).await {
-            Ok(Ok(found)) => down = found.or(down),
-            Ok(Err(error)) => tracing::warn!(error = format!("{error:#}"), "the pipeline's state cannot be read"),
-            Err(error) => tracing::warn!(%error, "the pipeline's state cannot be read"),
+        match tokio::time::timeout(LIMIT, ask).await {
+            Ok(Ok(Ok(found))) => down = found.or(down),
+            Ok(Ok(Err(error))) => tracing::warn!(error = format!("{error:#}"), "the pipeline's state cannot be read"),
+            Ok(Err(error)) => tracing::warn!(%error, "the pipeline's state cannot be read"),
+            Err(_) => tracing::warn!(limit_ms = LIMIT.as_millis(), "the pipeline's state was not read in time"),
         }
         known.looked_at = Some(Instant::now());
         known.down.clone_from(&down);

@@ -14,6 +14,7 @@ mod idempotency;
 mod listing;
 mod openapi;
 mod pages;
+mod pipeline_down;
 mod posts;
 mod rights;
 mod statistics;

@@ -101,7 +101,7 @@ fn position(text: &str) -> Option<usize> {
 /// The message without the whole statement that ClickHouse repeats behind it.
 fn shortened(text: &str) -> String {
     let text = text.split_once("DB::Exception: ").map_or(text, |(_, rest)| rest);
-    let end = [". In scope", ": While processing", ": In scope", ". Expected one of"]
+    let end = [". In scope", ": In scope", " in scope SELECT", ": While processing", ". Expected one of", " (version "]
         .iter()
         .filter_map(|mark| text.find(mark))
         .min();
@@ -115,6 +115,7 @@ fn remedy(code: u32) -> &'static str {
         47 => "`describe table analytics.NAME` shows the columns; `platform tables` shows how they got there",
         62 => "mend the syntax",
         46 => "https://clickhouse.com/docs/sql-reference/functions has the functions",
+        80 => "an endpoint is one SELECT",
         43 | 53 | 386 => "the types do not fit: cast one side, or change the parameter's type",
         215 => "every column outside an aggregate function belongs into GROUP BY",
         164 | 497 => "an endpoint reads tables of `analytics`, and nothing else",

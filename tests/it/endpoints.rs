@@ -60,7 +60,7 @@ async fn a_new_file_works_and_a_wrong_one_is_named_with_its_line() {
         ("header", "-- tabel: x\nselect 1".to_owned(), 1, "\"tabel\" is not known", "docs/endpoints.md"),
         (
             "syntax",
-            format!("{head}\nselect count()\nfrom analytics.sentiment_social\nwhere where"),
+            format!("{head}\nselect count()\nfrom analytics.sentiment_social\nwhere 1 = = 1"),
             6,
             "Syntax error",
             "syntax",
@@ -68,7 +68,13 @@ async fn a_new_file_works_and_a_wrong_one_is_named_with_its_line() {
         ("column", format!("{head}select nothing from analytics.sentiment_social"), 3, "nothing", "describe table"),
         ("table", format!("{head}select count() from analytics.nowhere"), 3, "nowhere", "platform load"),
         ("other", format!("{head}select count() from system.one"), 1, "does not read", "remove `-- table"),
-        ("write", format!("{head}insert into analytics.sentiment_social (id) values (1)"), 3, "", ""),
+        (
+            "write",
+            format!("{head}insert into analytics.sentiment_social (id) values (1)"),
+            3,
+            "Only SELECT",
+            "one SELECT",
+        ),
     ] {
         let wrong = tempfile::tempdir().expect("a folder");
         std::fs::write(wrong.path().join(format!("{name}.sql")), sql).expect("written");

@@ -19,6 +19,9 @@ pub(crate) const TABLE: &str = "benchmark_social";
 /// Bytes of one batch before compression, as the producer of the peers had it.
 const BATCH_BYTES: usize = 262_144;
 
+/// Above what a load of the benchmark has as its version.
+const FIRST_LSN: u64 = 256 << 20;
+
 /// What is in the topic.
 pub(crate) struct Content {
     /// Messages.
@@ -159,7 +162,7 @@ pub(crate) async fn generate(stack: &Stack) -> Content {
     let partition = Arc::new(partition);
     let mut generator = Generator::new();
     let (mut ids, mut dead) = (0, HashSet::new());
-    let (mut lsn, mut ms, mut total) = (24_023_128_000u64, 1_795_358_915_000u64, 0);
+    let (mut lsn, mut ms, mut total) = (FIRST_LSN, 1_795_358_915_000u64, 0);
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for n in 0..messages {
         let share = generator.random.between(0, 99);
@@ -176,7 +179,7 @@ pub(crate) async fn generate(stack: &Stack) -> Content {
         } else {
             generator.random.between(1, ids)
         };
-        lsn += generator.random.between(140, 400);
+        lsn += generator.random.between(14, 40);
         ms += n % 2;
         let (before, after) = if op == 'd' {
             dead.insert(i);
@@ -189,7 +192,7 @@ pub(crate) async fn generate(stack: &Stack) -> Content {
         write!(
             value,
             r#"{{"before":{before},"after":{after},"source":{{"version":"3.7.0.Final","connector":"postgresql","name":"platform","ts_ms":{ms},"snapshot":null,"db":"platform","sequence":"[\"{}\",\"{lsn}\"]","ts_us":{ms}123,"ts_ns":{ms}123000,"schema":"public","table":"{TABLE}","txId":{},"lsn":{lsn},"xmin":null,"origin":null,"origin_lsn":null}},"transaction":null,"op":"{op}","ts_ms":{now},"ts_us":{now}456,"ts_ns":{now}456789}}"#,
-            lsn - 100,
+            lsn - 10,
             1000 + n / 7,
             now = ms + 9,
         )
@@ -204,5 +207,15 @@ pub(crate) async fn generate(stack: &Stack) -> Content {
         }
     }
     let live = usize::try_from(ids).expect("small") - dead.len();
+    grow_log(stack, lsn).await;
     Content { messages, live, last_lsn: lsn, bytes: total as f64 / messages as f64 }
+}
+
+/// Lets PostgreSQL's log grow beyond `lsn`: a sink that finds its log shorter than what it has applied halts.
+async fn grow_log(stack: &Stack, lsn: u64) {
+    let client = platform::store::postgres::connect(&stack.settings().postgres, "bench").await.expect("connected");
+    while platform::store::replication::insert_lsn(&client).await.expect("asked").get() <= lsn {
+        let emit = "select pg_logical_emit_message(false, 'bench', repeat('x', 16000000))";
+        client.batch_execute(emit).await.expect("written");
+    }
 }

@@ -32,7 +32,7 @@ macro_rules! scopes {
     };
 }
 
-scopes!(Read "read" "Reading.", Write "write" "Changing data.");
+scopes!(Read "read" "Reading.", Write "write" "Changing data.", Admin "admin" "Keys and the pipeline.");
 
 /// A caller whose key has the scope `S`.
 #[derive(Debug)]

@@ -23,12 +23,13 @@ answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-
 **Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.";
 
 /// Groups of operations, in the order that people read them.
-const TAGS: [(&str, &str); 6] = [
+const TAGS: [(&str, &str); 7] = [
     ("posts", "Posts in PostgreSQL, the system of record"),
     ("analytics", "Questions to ClickHouse, one SQL file each"),
     ("statistics", "What was built day by day"),
     ("consistency", "From a write to a read that sees it"),
-    ("pipeline", "How far the mirror is"),
+    ("pipeline", "How far the mirror is, what could not be applied, and asking the sink for something"),
+    ("batch", "Runs of the batch half"),
     ("operations", "For probes, monitors and tools; no key needed"),
 ];
 

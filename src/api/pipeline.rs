@@ -10,6 +10,7 @@ use super::conditions::negotiate;
 use super::connector::Known;
 use super::problem::{ApiResult, Problem};
 use super::query::Query;
+use super::replica::{Seen, TableState};
 use super::state::{Shared, State};
 use crate::catalog::endpoint_parameter::format_moment;
 
@@ -48,7 +49,7 @@ pub(super) struct PipelineCheckpoint {
     pub topic: String,
     /// First offset that is not applied yet.
     pub next_offset: i64,
-    /// Number of the newest batch.
+    /// Number of the newest batch: it grows by the records that were applied.
     pub batch: u64,
 }
 
@@ -100,30 +101,39 @@ pub(crate) async fn get_pipeline(state: State, _caller: Caller<Read>, request: H
 /// What is known now.
 pub(super) async fn read(shared: &Shared) -> Pipeline {
     let seen = shared.replica.last();
-    let checkpoint = seen.checkpoint.as_ref().map(|checkpoint| PipelineCheckpoint {
+    Pipeline {
+        pipeline: shared.pipeline.clone(),
+        log: seen.checkpoint.as_ref().map_or(seen.log, |checkpoint| checkpoint.log),
+        checkpoint: checkpoint(&seen),
+        tables: tables(&seen),
+        connector: connector(shared).await,
+        clickhouse_unreachable: seen.error.is_some(),
+    }
+}
+
+/// Where the sink stands.
+pub(super) fn checkpoint(seen: &Seen) -> Option<PipelineCheckpoint> {
+    seen.checkpoint.as_ref().map(|checkpoint| PipelineCheckpoint {
         watermark_lsn: checkpoint.watermark.to_string(),
         as_of: format_moment(checkpoint.committed_at),
         lag_ms: seen.lag_ms(Utc::now()).unwrap_or_default(),
         topic: checkpoint.topic.clone(),
         next_offset: checkpoint.next_offset,
         batch: checkpoint.batch,
-    });
-    let tables = seen.tables.iter().map(|(table, state)| PipelineTable {
+    })
+}
+
+/// The mirrored tables, in the order of their names.
+pub(super) fn tables(seen: &Seen) -> Vec<PipelineTable> {
+    let table = |(table, state): (&String, &TableState)| PipelineTable {
         table: table.clone(),
         state: state.state.clone(),
         reason: state.reason.clone(),
         rows_loaded: state.rows_loaded,
         parked_rows: state.parked,
         changed_at: format_moment(state.changed_at),
-    });
-    Pipeline {
-        pipeline: shared.pipeline.clone(),
-        log: seen.checkpoint.as_ref().map_or(seen.log, |checkpoint| checkpoint.log),
-        checkpoint,
-        tables: tables.collect(),
-        connector: connector(shared).await,
-        clickhouse_unreachable: seen.error.is_some(),
-    }
+    };
+    seen.tables.iter().map(table).collect()
 }
 
 async fn connector(shared: &Shared) -> Option<PipelineConnector> {

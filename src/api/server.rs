@@ -23,10 +23,9 @@ use super::envelope::envelope;
 use super::pipeline_health::PipelineHealth;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
-use super::{
-    analytics, consistency_resource, endpoints, fallback, health, idempotency, openapi, pages, pipeline, posts, stats,
-    stats_freshness,
-};
+use super::{analytics, endpoints, fallback, health, idempotency, openapi, pages, posts, stats};
+use super::{consistency_resource, stats_freshness};
+use super::{dead_letters, events, lag, pipeline, pipeline_tables, requests, runs};
 use crate::config::{self, Auth, Settings};
 use crate::domain::Failure;
 use crate::shutdown::Shutdown;
@@ -147,6 +146,7 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         draining: AtomicBool::new(false),
         barrier: AtomicU64::new(0),
         waiters: Semaphore::new(settings.api.waiters_max),
+        streams: Arc::new(Semaphore::new(settings.api.event_streams_max)),
         pools: Mutex::default(),
     })
 }
@@ -197,6 +197,23 @@ where
         .service(stats_freshness::get_freshness)
         .service(consistency_resource::get_consistency)
         .service(pipeline::get_pipeline)
+        .service(lag::get_lag)
+        .service(pipeline_tables::list_tables)
+        .service(pipeline_tables::get_table)
+        .service(pipeline_tables::resync_table)
+        .service(pipeline_tables::restart_connector)
+        .service(requests::get_request)
+        .service(dead_letters::list_dead_letters)
+        .service(dead_letters::get_dead_letter)
+        .service(dead_letters::retry_dead_letter)
+        .service(dead_letters::delete_dead_letter)
+        .service(runs::list_etl_runs)
+        .service(runs::get_etl_run)
+        .service(runs::start_etl_run)
+        .service(runs::list_reconciliations)
+        .service(runs::get_reconciliation)
+        .service(runs::start_reconciliation)
+        .service(events::get_events)
         .service(health::get_version);
     app.into_utoipa_app()
         .openapi(openapi::frame())

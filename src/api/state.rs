@@ -60,6 +60,8 @@ pub(super) struct Shared {
     pub barrier: AtomicU64,
     /// Places for requests that wait for the mirror.
     pub waiters: Semaphore,
+    /// Places for event streams.
+    pub streams: Arc<Semaphore>,
     /// The pools of all workers, for the metrics.
     pub pools: Mutex<Vec<Pool>>,
 }

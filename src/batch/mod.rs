@@ -4,6 +4,9 @@
 pub mod aggregates;
 pub mod generate;
 pub mod import;
+mod jobs;
 pub mod load;
 pub mod post;
 pub mod verify;
+
+pub use jobs::Jobs;

@@ -10,8 +10,18 @@ use crate::store::connect::Connect;
 use crate::store::mirror::Log;
 use crate::store::replication::{self, Break, Slot, SourceState};
 
-/// Looks at PostgreSQL over the connection of the lease, and at Kafka Connect while nobody streams from the slot. `None`:
-/// nothing speaks against going on.
+/// What a look has found.
+#[derive(Debug)]
+pub(super) struct Look {
+    /// Why not to go on; `None`: nothing speaks against it.
+    pub(super) halt: Option<Halt>,
+    /// Bytes of the log that are not applied; 0 in a log that has just begun.
+    pub(super) lag_bytes: u64,
+    /// Bytes of the log that PostgreSQL keeps for the connector.
+    pub(super) retained_bytes: u64,
+}
+
+/// Looks at PostgreSQL over the connection of the lease, and at Kafka Connect while nobody streams from the slot.
 ///
 /// # Errors
 /// PostgreSQL does not answer: nothing is known. A connector that cannot be asked is judged by its heartbeat alone.
@@ -20,7 +30,7 @@ pub(super) async fn check(
     client: &tokio_postgres::Client,
     log: &Log,
     watermark: Lsn,
-) -> anyhow::Result<Option<Halt>> {
+) -> anyhow::Result<Look> {
     let pipeline = &settings.sink.pipeline;
     let state = replication::source_state(client, pipeline).await?;
     // A slot that is in use is moved by nobody else.
@@ -29,19 +39,22 @@ pub(super) async fn check(
         Ok(connect) if idle => connect.offset(pipeline).await.unwrap_or(None),
         _ => None,
     };
-    measure(&state, watermark);
-    Ok(judge(&state, log, watermark, offset))
+    let retained_bytes = match state.slot {
+        Slot::Kept { retained_bytes, .. } => retained_bytes,
+        Slot::Missing | Slot::Lost => 0,
+    };
+    // Nothing is applied yet in a log that has just begun.
+    let begun = watermark > Lsn::ZERO;
+    let lag_bytes = if begun { state.position.get().saturating_sub(watermark.get()) } else { 0 };
+    let look = Look { halt: judge(&state, log, watermark, offset), lag_bytes, retained_bytes };
+    measure(&look);
+    Ok(look)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
-fn measure(state: &SourceState, watermark: Lsn) {
-    if let Slot::Kept { retained_bytes, .. } = state.slot {
-        gauge!("platform_slot_retained_bytes").set(retained_bytes as f64);
-    }
-    // Nothing is applied yet in a log that has just begun.
-    if watermark > Lsn::ZERO {
-        gauge!("platform_sink_lag_bytes").set(state.position.get().saturating_sub(watermark.get()) as f64);
-    }
+fn measure(look: &Look) {
+    gauge!("platform_slot_retained_bytes").set(look.retained_bytes as f64);
+    gauge!("platform_sink_lag_bytes").set(look.lag_bytes as f64);
 }
 
 /// The break as a reason to halt.

@@ -15,15 +15,18 @@ use super::buckets::Buckets;
 use super::status::Status;
 use super::writer::Writer;
 use super::{replay, rewind};
+use crate::catalog::Table;
 use crate::config::Settings;
 use crate::domain::{Failure, RewindTo};
 use crate::store::checkpoint::{self, Checkpoint};
 use crate::store::clickhouse::{self, ClickHouse};
+use crate::store::connect::Connect;
 use crate::store::dead_letters::Selection;
 use crate::store::lease::Lease;
-use crate::store::requests::{self, Outcome, Request};
+use crate::store::requests::{self, Kinds, Outcome, Request};
 use crate::store::sinks::{self, Paused, SinkState};
-use crate::store::{kafka, postgres};
+use crate::store::table_states::{self, StateChange, TableState};
+use crate::store::{kafka, postgres, table_shapes};
 
 /// How often a request is tried that fails for a reason which may pass.
 const ATTEMPTS_MAX: u32 = 5;
@@ -100,13 +103,13 @@ impl Desk {
 
     /// Whether there is something to serve.
     pub(super) async fn is_asked(&self, client: &Client) -> anyhow::Result<bool> {
-        Ok(requests::next(client, self.pipeline()).await?.is_some())
+        Ok(requests::next(client, self.pipeline(), Kinds::Sink).await?.is_some())
     }
 
     /// Serves every request that is not finished; returns their kinds.
     pub(super) async fn serve_all(&self, lease: &Lease) -> anyhow::Result<Vec<String>> {
         let mut served = Vec::new();
-        while let Some(request) = requests::next(lease.client(), self.pipeline()).await? {
+        while let Some(request) = requests::next(lease.client(), self.pipeline(), Kinds::Sink).await? {
             self.serve(lease, &request).await?;
             served.push(request.kind);
         }
@@ -190,8 +193,28 @@ impl Desk {
                 let letters: Selection = argument(&request.arguments, "letters")?;
                 replay::discard(self, &letters, &request.by).await
             }
+            "resync" => self.resync(&argument::<String>(&request.arguments, "table")?, &request.by).await,
+            "restart-connector" => self.restart_connector().await,
             other => Err(Failure::Usage(format!("this sink does not know requests of the kind {other:?}")).into()),
         }
+    }
+
+    /// Has a table loaded anew, by whoever watches the tables.
+    async fn resync(&self, table: &str, by: &str) -> anyhow::Result<Outcome> {
+        let client = postgres::connect(&self.settings.postgres, "platform sink requests").await?;
+        let published = table_shapes::published(&client, self.pipeline(), &self.settings.tables).await?;
+        let Some(table) = published.tables.iter().map(Table::name).find(|name| name.mirror_name() == table) else {
+            return Err(Failure::Usage(format!("{table} is not a published table that can be mirrored")).into());
+        };
+        let change = StateChange::of(self.pipeline(), TableState::Wanted, "asked for");
+        table_states::store(&self.clickhouse, &table.mirror_name(), &change).await?;
+        tracing::info!(%table, by, "the table will be loaded anew");
+        Ok(Outcome::new("done", 0, format!("{table} will be loaded anew; its state is wanted, loading, then live")))
+    }
+
+    async fn restart_connector(&self) -> anyhow::Result<Outcome> {
+        Connect::new(&self.settings.connect)?.restart(self.pipeline(), false).await?;
+        Ok(Outcome::new("done", 0, "the connector and its task are restarted"))
     }
 
     async fn pause(&self, lease: &Lease, by: &str) -> anyhow::Result<Outcome> {

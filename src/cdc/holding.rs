@@ -4,16 +4,19 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use metrics::gauge;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
+use super::continuity::{self, Look};
 use super::halt::Halt;
 use super::pipeline::{Pipeline, Stop};
-use super::{continuity, preflight, status};
+use super::{preflight, status};
 use crate::domain::Lsn;
 use crate::store::checkpoint::{self, Checkpoint};
+use crate::store::lag_history::{self, Sample};
 use crate::store::lease::Lease;
 use crate::store::mirror::Log;
 use crate::store::sinks::Paused;
@@ -24,8 +27,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long a sink that ClickHouse refuses stays halted before it begins again: rights may come back, a table may be restored,
 /// and nothing is skipped by asking again.
 const REFUSED_AGAIN: Duration = Duration::from_secs(10);
-/// Time between two counts of the dirty buckets, a number for people.
-const COUNT_DIRTY_BUCKETS: Duration = Duration::from_secs(10);
+/// Time between two samples of figures for people.
+const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 /// How long a last word to PostgreSQL may take.
 const RECORD_LIMIT: Duration = Duration::from_secs(5);
 
@@ -158,13 +161,9 @@ impl Pipeline {
     /// Ends when this sink may not go on: the lease is lost, a load has moved the checkpoint, or the database, the slot or
     /// the connector do not continue what was applied.
     pub(super) async fn lost(&self, lease: &Lease, log: &Log) -> Stop {
-        let mut counted: Option<Instant> = None;
+        let mut sampled: Option<Instant> = None;
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            if counted.is_none_or(|at| at.elapsed() >= COUNT_DIRTY_BUCKETS) {
-                self.count_dirty_buckets().await;
-                counted = Some(Instant::now());
-            }
             if !lease.is_held().await {
                 return Stop::Again(anyhow::anyhow!("the connection that holds the writer's lease is lost"));
             }
@@ -175,17 +174,30 @@ impl Pipeline {
             if let Some(latest) = &latest {
                 status::lags_behind(latest.committed_at);
             }
+            let committed_at = latest.as_ref().map(|latest| latest.committed_at);
             let watermark =
                 latest.filter(|latest| latest.log == log.number).map_or(Lsn::ZERO, |latest| latest.watermark);
             match continuity::check(&self.settings, lease.client(), log, watermark).await {
-                Ok(None) => {}
-                Ok(Some(halt)) => return Stop::Halt(halt),
+                Ok(Look { halt: Some(halt), .. }) => return Stop::Halt(halt),
+                Ok(look) if sampled.is_none_or(|at| at.elapsed() >= SAMPLE_EVERY) => {
+                    self.sample(&look, committed_at).await;
+                    sampled = Some(Instant::now());
+                }
+                Ok(_) => {}
                 Err(error) => tracing::debug!(error = format!("{error:#}"), "PostgreSQL does not say how it stands"),
             }
         }
     }
 
-    async fn count_dirty_buckets(&self) {
+    /// Figures for people: what is lost of them does no harm.
+    async fn sample(&self, look: &Look, committed_at: Option<DateTime<Utc>>) {
+        let now = Utc::now();
+        let lag_ms = committed_at.map_or(0, |committed_at| (now - committed_at).num_milliseconds().max(0));
+        let Look { lag_bytes, retained_bytes, .. } = *look;
+        let sample = Sample { at: now, lag_ms, lag_bytes, retained_bytes };
+        if let Err(error) = lag_history::store(&self.clickhouse, &self.settings.sink.pipeline, &sample).await {
+            tracing::debug!(error = %error, "the lag is not remembered");
+        }
         match dirty_buckets::count(&self.clickhouse).await {
             #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
             Ok(count) => gauge!("platform_dirty_buckets").set(count as f64),

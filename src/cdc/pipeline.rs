@@ -134,7 +134,7 @@ impl Pipeline {
             return Ok(Stop::Halt(Halt::NotLoaded));
         };
         let watermark = if checkpoint.log == log.number { checkpoint.watermark } else { Lsn::ZERO };
-        if let Some(halt) = continuity::check(&self.settings, lease.client(), &log, watermark).await? {
+        if let Some(halt) = continuity::check(&self.settings, lease.client(), &log, watermark).await?.halt {
             return Ok(Stop::Halt(halt));
         }
         let placeholder = connector_config::placeholder(lease.client(), pipeline).await?;

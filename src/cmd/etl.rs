@@ -131,9 +131,7 @@ async fn build_all(
     let timeout = format!("set statement_timeout = {}", limit.as_millis());
     postgres.batch_execute(&timeout).await.context("preparing the PostgreSQL session")?;
     let clickhouse = ClickHouse::new(&settings.clickhouse)?.with_timeout(limit);
-    let dates: Vec<RunDate> = std::iter::successors(Some(from), |date| Some(RunDate::of(date.end())))
-        .take_while(|date| *date <= to)
-        .collect();
+    let dates: Vec<RunDate> = from.through(to).collect();
     let style = ProgressStyle::with_template("building {bar:30} {pos}/{len} days {eta}");
     let bar = ProgressBar::new(u64::try_from(dates.len() * aggregates.len()).unwrap_or(u64::MAX))
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::operate::{Wait, ask};
 use super::sink_status;
-use crate::batch::aggregates;
 use crate::batch::load::Watch;
+use crate::batch::{Jobs, aggregates};
 use crate::cdc::{Pipeline, Status, serve_health, supervise};
 use crate::config::Settings;
 use crate::domain::{Failure, RewindTo};
@@ -112,6 +112,16 @@ async fn follow(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
         cancelled: cancelled.clone(),
     };
     let watch = tokio::spawn(watch.run());
+    let jobs = Jobs {
+        settings: settings.clone(),
+        is_active: {
+            let status = status.clone();
+            move || status.is_running()
+        },
+        shutdown,
+        cancelled: cancelled.clone(),
+    };
+    let jobs = tokio::spawn(jobs.run());
     let health = serve_health(&settings.sink.bind, status, metrics, cancelled.clone());
     tokio::select! {
         () = pipeline.run() => {}
@@ -121,6 +131,7 @@ async fn follow(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
             cancelled.cancelled().await;
         }
     }
+    jobs.await.context("the worker of jobs ended unexpectedly")?;
     watch.await.context("the watch over the tables ended unexpectedly")?;
     supervisor.await.context("the supervisor ended unexpectedly")
 }

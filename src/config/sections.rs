@@ -119,6 +119,8 @@ pub struct Api {
     pub query_timeout_ms: u64,
     pub body_bytes_max: usize,
     pub drain_timeout_s: u64,
+    pub event_streams_max: usize,
+    pub events_seconds_max: u64,
     pub endpoints_dir: String,
     pub waiters_max: usize,
     pub cache_entries_max: usize,

@@ -22,6 +22,11 @@ impl RunDate {
         self.0
     }
 
+    /// Every day from this one to `last`, both included.
+    pub fn through(self, last: Self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self), |date| Some(Self::of(date.end()))).take_while(move |date| *date <= last)
+    }
+
     /// First moment of the day.
     pub fn start(self) -> DateTime<Utc> {
         self.0.and_time(NaiveTime::MIN).and_utc()

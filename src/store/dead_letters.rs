@@ -123,6 +123,33 @@ pub async fn list(clickhouse: &ClickHouse, filter: Filter<'_>, limit: u32) -> Re
     Ok((letters?, count.map_or(0, |count| count.letters)))
 }
 
+/// A page of them, from the one behind `after` on: since when it is parked, in microseconds, and its id.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn page(
+    clickhouse: &ClickHouse,
+    filter: Filter<'_>,
+    after: Option<(i64, &str)>,
+    limit: u32,
+) -> Result<Vec<Letter>, Error> {
+    let (micros, id) = after.unwrap_or((i64::MIN, ""));
+    let sql = format!(
+        "select {COLUMNS} {FILTERED} and (toUnixTimestamp64Micro(parked_at), id) > ({{micros:Int64}}, {{id:String}}) \
+         order by parked_at, id limit {limit}"
+    );
+    let micros = micros.to_string();
+    let parameters = [
+        ("pipeline", filter.pipeline),
+        ("table", filter.table),
+        ("state", filter.state),
+        ("micros", &micros),
+        ("id", id),
+    ];
+    let rows: Vec<Row> = clickhouse.fetch_all(&sql, &parameters).await?;
+    rows.into_iter().map(Row::letter).collect()
+}
+
 /// One letter with its message.
 ///
 /// # Errors

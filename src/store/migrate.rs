@@ -30,7 +30,7 @@ const POSTGRES: &[Migration] = migrations!(
     "0006_heartbeat_identity", "0007_operating",
 );
 const CLICKHOUSE: &[Migration] = migrations!("clickhouse": "0001_databases", "0002_platform", "0003_table_states", "0004_operating", "0005_dirty_buckets",
-    "0006_table_versions");
+    "0006_lag_history", "0007_table_versions");
 
 /// Identifies the migrations' advisory lock among all of the database ("platfmig" in ASCII).
 const LOCK: i64 = 0x706c_6174_666d_6967;

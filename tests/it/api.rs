@@ -13,6 +13,7 @@ mod failures;
 mod idempotency;
 mod listing;
 mod openapi;
+mod operations;
 mod pages;
 mod pipeline_down;
 mod posts;

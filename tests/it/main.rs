@@ -15,4 +15,5 @@ mod clickhouse;
 mod end_to_end;
 mod endpoints;
 mod healthcheck;
+mod readme;
 mod up;

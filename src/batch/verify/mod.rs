@@ -28,6 +28,7 @@ mod source;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use chrono::{DateTime, Utc};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_postgres::Client;
 
@@ -35,6 +36,7 @@ use crate::batch::{aggregates, load};
 use crate::catalog::{Comparison, Table, compare};
 use crate::config::Settings;
 use crate::domain::{Failure, TableName};
+use crate::store::builds::{self, Run};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::table_states::{self, TableState};
 use crate::store::{advisory_lock, mirror, postgres, table_shapes};
@@ -66,7 +68,7 @@ impl Fence<'_> {
 /// `Failure::Busy` when the mirror is behind or another comparison runs. What was found is in the report, and
 /// `outcome` says how the job ends.
 pub async fn run(settings: &Settings, names: &[TableName], repair: bool) -> anyhow::Result<Report> {
-    let begun = Instant::now();
+    let (begun, started_at) = (Instant::now(), Utc::now());
     let limit = Duration::from_secs(settings.verify.statement_timeout_s.max(1));
     let client = postgres::connect(&settings.postgres, "platform verify").await?;
     client.batch_execute(&format!("set statement_timeout = {}", limit.as_millis())).await?;
@@ -121,7 +123,26 @@ pub async fn run(settings: &Settings, names: &[TableName], repair: bool) -> anyh
         (false, false) if report.tables.iter().any(|table| table.repaired > 0) => "repaired",
         (false, false) => "equal",
     };
+    remember(&clickhouse, &report, started_at).await?;
     Ok(report)
+}
+
+/// Adds the comparison to the history of runs.
+async fn remember(clickhouse: &ClickHouse, report: &Report, started_at: DateTime<Utc>) -> anyhow::Result<()> {
+    let detail = serde_json::to_string(report)?;
+    let tables: Vec<&str> = report.tables.iter().map(|table| table.table.as_str()).collect();
+    let run = Run {
+        job: "verify",
+        bucket: &tables.join(", "),
+        status: report.status,
+        detail: &detail,
+        context: "{}",
+        build: None,
+        started_at,
+    };
+    builds::store_run(clickhouse, &run)
+        .await
+        .map_err(|error| aggregates::failed("keeping the run in the history", error))
 }
 
 /// How the job ends.

@@ -22,6 +22,13 @@ pub struct Report {
     pub(super) duration_ms: u128,
 }
 
+impl Report {
+    /// `equal`, `different`, `repaired` or `incomplete`.
+    pub fn status(&self) -> &'static str {
+        self.status
+    }
+}
+
 /// One table.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Compared {

@@ -27,6 +27,7 @@ fn every_route_is_named() {
     }
     routes.sort();
     insta::assert_snapshot!(routes.join("\n"), @r"
+    delete /v1/dead-letters/{id}
     delete /v1/sentiment-social/{id}
     get /livez
     get /metrics
@@ -37,13 +38,29 @@ fn every_route_is_named() {
     get /v1/analytics/timeseries
     get /v1/analytics/top
     get /v1/consistency/{token}
+    get /v1/dead-letters
+    get /v1/dead-letters/{id}
+    get /v1/etl/runs
+    get /v1/etl/runs/{id}
+    get /v1/events
     get /v1/pipeline
+    get /v1/pipeline/lag
+    get /v1/pipeline/requests/{id}
+    get /v1/pipeline/tables
+    get /v1/pipeline/tables/{table}
+    get /v1/reconciliations
+    get /v1/reconciliations/{id}
     get /v1/sentiment-social
     get /v1/sentiment-social/{id}
     get /v1/stats/daily
     get /v1/stats/freshness
     get /v1/version
     patch /v1/sentiment-social/{id}
+    post /v1/dead-letters/{id}/retry
+    post /v1/etl/runs
+    post /v1/pipeline/connector/restart
+    post /v1/pipeline/tables/{table}/resync
+    post /v1/reconciliations
     post /v1/sentiment-social
     put /v1/sentiment-social/{id}
     ");

@@ -1,5 +1,6 @@
 //! The whole real stack: PostgreSQL, Debezium, Kafka, the sink, ClickHouse's engine.
 
+mod asked;
 mod chaos;
 mod chaos_faults;
 mod continuity;

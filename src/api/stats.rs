@@ -208,7 +208,8 @@ impl Work {
             Freshness::Hybrid => Plan::hybrid(&self.clickhouse, &self.aggregate, &from, &to).await?,
             Freshness::Precomputed => Plan::of_builds(&self.clickhouse, &self.aggregate, &from, &to).await?,
         };
-        let built = self.built || self.freshness == Freshness::Precomputed;
+        // A build that is on record has a table, also when the last look at the tables was before it.
+        let built = self.built || self.freshness == Freshness::Precomputed || !plan.states.builds.is_empty();
         let (source, more) = plan.source(&self.aggregate, built, &from);
         let sql = self.sql.replace(&format!("analytics.{AGGREGATE}"), &source);
         self.parameters.extend(more.into_iter().map(|(name, value)| (name, Some(value))));

@@ -66,6 +66,38 @@ pub(super) fn none_match(request: &HttpRequest, version: i64) -> ApiResult<bool>
     Ok(tags.is_some_and(|tags| tags.iter().any(|(_, tag)| tag == "*" || tag.parse() == Ok(version))))
 }
 
+/// What `If-None-Match` lists: the tags without their quotes, `*` as itself; `None` without the header.
+///
+/// # Errors
+/// 400 when the header is not a list of entity tags.
+pub(super) fn none_match_tags(request: &HttpRequest) -> ApiResult<Option<Vec<String>>> {
+    let tags = entity_tags(request.headers(), &header::IF_NONE_MATCH)?;
+    Ok(tags.map(|tags| tags.into_iter().map(|(_, tag)| tag).collect()))
+}
+
+/// Which stored answers a request accepts (`Cache-Control`, RFC 9111).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CacheControl {
+    /// `no-cache`: none.
+    pub no_cache: bool,
+    /// `no-store`: none, and the new one must not be kept either.
+    pub no_store: bool,
+}
+
+impl CacheControl {
+    /// Reads every `Cache-Control` header; directives for other caches are ignored.
+    pub(super) fn of(request: &HttpRequest) -> Self {
+        let values = request.headers().get_all(header::CACHE_CONTROL).filter_map(|value| value.to_str().ok());
+        let directives = values.flat_map(|value| value.split(','));
+        directives.map(|directive| directive.trim().to_ascii_lowercase()).fold(Self::default(), |seen, directive| {
+            Self {
+                no_cache: seen.no_cache || matches!(directive.as_str(), "no-cache" | "no-store"),
+                no_store: seen.no_store || directive == "no-store",
+            }
+        })
+    }
+}
+
 /// The tags of a header, each with whether it is weak; `*` as itself.
 fn entity_tags(headers: &HeaderMap, name: &HeaderName) -> ApiResult<Option<Vec<(bool, String)>>> {
     let bad = || ApiError::new(Code::InvalidHeader, format!("{name} must be * or a list of entity tags such as \"7\""));
@@ -96,6 +128,8 @@ pub(super) struct Prefer {
     pub minimal: bool,
     /// `wait=N`: how long an analytics request may wait for its consistency token.
     pub wait: Option<Duration>,
+    /// `handling=lenient`: an answer that has not seen the token's write is better than none.
+    pub lenient: bool,
     /// `count=exact` or `count=estimated`: a list says how many there are altogether.
     pub count: Option<Count>,
 }
@@ -132,6 +166,7 @@ impl Prefer {
                 "return" if value == "minimal" => prefer.minimal = true,
                 "count" if value == "exact" => prefer.count = Some(Count::Exact),
                 "count" if value == "estimated" => prefer.count = Some(Count::Estimated),
+                "handling" if value.eq_ignore_ascii_case("lenient") => prefer.lenient = true,
                 "wait" if prefer.wait.is_none() => {
                     let seconds = value.parse::<u64>().ok();
                     prefer.wait = seconds.map(|seconds| Duration::from_secs(seconds.min(WAIT_S_MAX)));
@@ -224,9 +259,18 @@ mod tests {
     #[test]
     fn preferences_are_read_and_others_ignored() {
         let prefer = Prefer::of(&request("prefer", "respond-async, wait=100; x=1, return=\"minimal\""));
-        assert_eq!(prefer, Prefer { minimal: true, wait: Some(Duration::from_secs(30)), count: None });
+        assert_eq!(prefer, Prefer { minimal: true, wait: Some(Duration::from_secs(30)), count: None, lenient: false });
         assert_eq!(Prefer::of(&request("prefer", "count=exact")).count, Some(Count::Exact));
+        assert!(Prefer::of(&request("prefer", "wait=2, handling=lenient")).lenient);
         assert_eq!(Prefer::of(&request("prefer", "wait=soon, return=representation")), Prefer::default());
+    }
+
+    #[test]
+    fn cache_control_of_requests_is_read() {
+        let of = |value| CacheControl::of(&request("cache-control", value));
+        assert_eq!(of("max-age=0, No-Cache"), CacheControl { no_cache: true, no_store: false });
+        assert_eq!(of("no-store"), CacheControl { no_cache: true, no_store: true });
+        assert_eq!(of("only-if-cached"), CacheControl::default());
     }
 
     #[test]

@@ -22,6 +22,8 @@ use crate::store::replication;
 
 /// How long the first look at the checkpoint may take when no wait was asked for.
 const LOOK: Duration = Duration::from_secs(2);
+/// When a client should ask again while the pipeline is down: the supervisor mends what it can within seconds.
+const DOWN_RETRY_AFTER_S: u32 = 5;
 
 /// What an analytics answer may claim, and whether a wait was granted.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct Gate {
     pub seen: Arc<Seen>,
     /// Value of `Preference-Applied`.
     pub applied: Option<String>,
+    /// The mirror has not seen the token's write, and the request takes what there is.
+    pub stale: bool,
 }
 
 /// The token of a request.
@@ -44,25 +48,58 @@ pub(super) fn token(headers: &HeaderMap) -> ApiResult<Option<Token>> {
     token.map(Some).ok_or_else(bad)
 }
 
+/// How a token fared.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// The state of the mirror when that was found.
+    pub seen: Arc<Seen>,
+    /// Whether the mirror has what the token asks for.
+    pub satisfied: bool,
+    /// Why no change reaches the mirror, if that is known; looked at only when the token is not satisfied.
+    pub down: Option<String>,
+    /// How long it took.
+    pub waited: Duration,
+}
+
 /// Lets a request through when the mirror has what its token asks for, after a wait if it prefers one.
 ///
 /// # Errors
-/// 400 for a token that this log has not reached, 409 for a token of another log, 503 `replica-behind`.
+/// 400 for a token that this log has not reached, 409 for a token of another log, 503 `pipeline-down` and `replica-behind`.
 pub(super) async fn gate(worker: &Worker, request: &HttpRequest) -> ApiResult<Gate> {
     let Some(token) = token(request.headers())? else {
-        return Ok(Gate { seen: worker.shared.replica.last(), applied: None });
+        return Ok(Gate { seen: worker.shared.replica.last(), applied: None, stale: false });
     };
-    let wait = Prefer::of(request).wait;
+    let prefer = Prefer::of(request);
+    let verdict = judge(worker, token, prefer.wait).await?;
+    if !verdict.satisfied && !prefer.lenient {
+        return Err(refuse(&verdict, token));
+    }
+    Ok(Gate { seen: verdict.seen, applied: applied(&prefer), stale: !verdict.satisfied })
+}
+
+/// Value of `Preference-Applied` for preferences that `judge` was given.
+pub(super) fn applied(prefer: &Prefer) -> Option<String> {
+    let wait = prefer.wait.map(|wait| format!("wait={}", wait.as_secs()));
+    let lenient = prefer.lenient.then(|| "handling=lenient".to_owned());
+    let applied: Vec<String> = wait.into_iter().chain(lenient).collect();
+    (!applied.is_empty()).then(|| applied.join(", "))
+}
+
+/// Compares the mirror with a token, for as long as `wait` and as there is hope.
+///
+/// # Errors
+/// 400 for a token that this log has not reached, 409 for a token of another log, 503 when too many wait.
+pub(super) async fn judge(worker: &Worker, token: Token, wait: Option<Duration>) -> ApiResult<Verdict> {
     let began = Instant::now();
     let deadline = began + wait.unwrap_or_default();
-    let applied = wait.map(|wait| format!("wait={}", wait.as_secs()));
     // Held while this request waits; the first look is free.
     let mut place = None;
     loop {
         let seen = worker.shared.replica.fresh(deadline.max(began + LOOK)).await;
         if satisfied(&seen, token)? {
-            histogram!("platform_api_consistency_wait_seconds").record(began.elapsed().as_secs_f64());
-            return Ok(Gate { seen, applied });
+            let waited = began.elapsed();
+            histogram!("platform_api_consistency_wait_seconds").record(waited.as_secs_f64());
+            return Ok(Verdict { seen, satisfied: true, down: None, waited });
         }
         if place.is_none() {
             place = Some(worker.shared.waiters.try_acquire().map_err(|_| {
@@ -70,8 +107,9 @@ pub(super) async fn gate(worker: &Worker, request: &HttpRequest) -> ApiResult<Ga
             })?);
             refuse_future(worker, token, wait.is_some()).await?;
         }
-        if Instant::now() >= deadline {
-            return Err(behind(&seen, token, began.elapsed()));
+        let down = worker.shared.health.down(worker).await;
+        if down.is_some() || Instant::now() >= deadline {
+            return Ok(Verdict { seen, satisfied: false, down, waited: began.elapsed() });
         }
     }
 }
@@ -118,11 +156,15 @@ async fn refuse_future(worker: &Worker, token: Token, waits: bool) -> ApiResult<
     Ok(())
 }
 
-fn behind(seen: &Seen, token: Token, waited: Duration) -> ApiError {
+fn refuse(verdict: &Verdict, token: Token) -> ApiError {
+    let position = verdict.seen.checkpoint.as_ref().map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
+    let behind = format!("the mirror is at {position}, the token asks for {}", token.lsn);
+    if let Some(why) = &verdict.down {
+        counter!("platform_api_pipeline_down_total").increment(1);
+        return ApiError::new(Code::PipelineDown, format!("{why}; {behind}")).retry_after(DOWN_RETRY_AFTER_S);
+    }
     counter!("platform_api_replica_behind_total").increment(1);
-    let position = seen.checkpoint.as_ref().map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
-    let detail =
-        format!("the mirror is at {position}, the token asks for {}; waited {} ms", token.lsn, waited.as_millis());
+    let detail = format!("{behind}; waited {} ms", verdict.waited.as_millis());
     ApiError::new(Code::ReplicaBehind, detail).retry_after(1)
 }
 

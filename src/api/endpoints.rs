@@ -16,12 +16,20 @@ const DAILY: &str = include_str!("../../sql/statistics/daily.sql");
 /// # Errors
 /// `Failure::Config` that names the file and the line of what is wrong.
 pub fn load(folder: &str) -> anyhow::Result<Vec<Endpoint>> {
-    let mut files = if folder.is_empty() { compiled_in()? } else { read_folder(Path::new(folder))? };
-    files.sort();
-    files
+    files(folder)?
         .iter()
         .map(|(name, text)| Ok(Endpoint::parse(name, text).map_err(|error| Failure::Config(error.to_string()))?))
         .collect()
+}
+
+/// The names and texts of the files of `folder`, or of those compiled in when it is empty; sorted by name.
+///
+/// # Errors
+/// `Failure::Config` for a folder that cannot be read or has no file.
+pub fn files(folder: &str) -> anyhow::Result<Vec<(String, String)>> {
+    let mut files = if folder.is_empty() { compiled_in()? } else { read_folder(Path::new(folder))? };
+    files.sort();
+    Ok(files)
 }
 
 /// The statement behind `/v1/stats/daily`.

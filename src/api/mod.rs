@@ -5,12 +5,14 @@
 //! `posts_sql` and the files under `sql/endpoints` have it.
 
 mod analytics;
+mod answers;
 mod auth;
 mod batch_input;
 mod body;
 mod conditions;
 mod connector;
 mod consistency;
+mod consistency_resource;
 mod context;
 mod cors;
 mod cursor;
@@ -31,6 +33,7 @@ mod openapi;
 mod overload;
 mod pages;
 mod pipeline;
+mod pipeline_health;
 mod pipeline_tables;
 mod post;
 mod post_input;
@@ -52,7 +55,9 @@ mod runs;
 mod server;
 mod state;
 mod stats;
+mod stats_days;
+mod stats_freshness;
 mod traceparent;
 
-pub use endpoints::load as load_endpoints;
+pub use endpoints::{files as endpoint_files, load as load_endpoints};
 pub use server::{Running, document, start};

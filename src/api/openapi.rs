@@ -18,7 +18,7 @@ use crate::catalog::endpoint_parameter::{Parameter, Presence, Type};
 const DESCRIPTION: &str = "Posts with their sentiment in PostgreSQL, analytics over the same posts in ClickHouse, which follows \
 within about a second.\n\n\
 **Read your writes.** Every write answers `X-Consistency-Token`. An analytics request that sends it back sees that write: with \
-`Prefer: wait=5` it waits for it, without it is answered 503 `replica-behind` when the mirror is not there yet. Every analytics \
+`Prefer: wait=5` it waits for it, without it is answered 503 `replica-behind` when the mirror is not there yet, and `pipeline-down` when it cannot come. Every analytics \
 answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-Lag-Ms`).\n\n\
 **Errors** are `application/problem+json` (RFC 9457) with a stable `code`. **Times** are RFC 3339 in UTC, ranges `[from, to)`. \
 **Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.\n\n\
@@ -27,10 +27,11 @@ Answers are compressed for who accepts it, bodies may be (gzip, zstd). `Server-T
 every answer and in the log.";
 
 /// Groups of operations, in the order that people read them.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 8] = [
     ("posts", "Posts in PostgreSQL, the system of record"),
     ("analytics", "Questions to ClickHouse, one SQL file each"),
     ("statistics", "What was built day by day"),
+    ("consistency", "From a write to a read that sees it"),
     ("pipeline", "How far the mirror is, what could not be applied, and asking the sink for something"),
     ("batch", "Runs of the batch half"),
     ("keys", "API keys, for callers with the scope admin"),
@@ -200,9 +201,16 @@ fn analytics(endpoint: &Endpoint) -> PathItem {
         .parameter(parameter(
             "Prefer",
             ParameterIn::Header,
-            "wait=N: wait up to N seconds (at most 30) for the token",
+            "wait=N: wait up to N seconds (at most 30) for the token; handling=lenient: take what there is",
             text(),
-        ));
+        ))
+        .parameter(parameter(
+            "If-None-Match",
+            ParameterIn::Header,
+            "ETag of an answer: 304 while no row has changed",
+            text(),
+        ))
+        .parameter(parameter("Cache-Control", ParameterIn::Header, "no-cache: compute the answer anew", text()));
     PathItem::new(HttpMethod::Get, operation.build())
 }
 
@@ -275,12 +283,16 @@ fn responses() -> utoipa::openapi::Responses {
         ("X-Data-As-Of", "Commit time of the newest change that the answer has seen"),
         ("X-Data-As-Of-LSN", "Everything committed below this position of PostgreSQL's log is in the answer"),
         ("X-Replication-Lag-Ms", "How old that is"),
+        ("X-Data-Stale", "Only `true`: the token's write is not in the answer, which `handling=lenient` allows"),
+        ("ETag", "Another one as soon as a row of the tables changes; not of answers that depend on the moment"),
+        ("Cache-Status", "RFC 9211: whether the answer was kept, or shared with others"),
         ("X-Data-Parked-Rows", "Only when there are some: rows that could not be applied, which the answer lacks"),
     ] {
         let header = HeaderBuilder::new().schema(Some(Schema::Object(text()))).description(Some(description)).build();
         ok = ok.header(name, header);
     }
     let mut responses = ResponsesBuilder::new().response("200", ok.build());
+    responses = responses.response("304", ResponseBuilder::new().description("No row has changed").build());
     for (status, description) in [
         ("400", "invalid-parameters or invalid-consistency-token"),
         ("401", "unauthorized"),
@@ -288,7 +300,7 @@ fn responses() -> utoipa::openapi::Responses {
         ("406", "not-acceptable"),
         ("409", "other-log"),
         ("422", "result-too-large"),
-        ("503", "replica-behind, table-unavailable, database-unavailable or overloaded"),
+        ("503", "replica-behind, pipeline-down, table-unavailable, database-unavailable or overloaded"),
         ("504", "timeout"),
     ] {
         responses = responses.response(status, problem(description));

@@ -80,6 +80,7 @@ codes! {
     DatabaseUnavailable "database-unavailable" SERVICE_UNAVAILABLE "A database cannot be reached" "Repeat the request later.";
     Overloaded "overloaded" SERVICE_UNAVAILABLE "Too many requests at once" "Repeat the request after `Retry-After` seconds.";
     ReplicaBehind "replica-behind" SERVICE_UNAVAILABLE "The analytics have not seen this write yet" "Repeat after `Retry-After` seconds, or send `Prefer: wait=5`.";
+    PipelineDown "pipeline-down" SERVICE_UNAVAILABLE "Changes do not reach the analytics" "Somebody must mend the pipeline; `detail` says what is wrong. `Prefer: handling=lenient` gives what there is.";
     TableUnavailable "table-unavailable" SERVICE_UNAVAILABLE "A table is not ready for analytics" "`detail` says why; /v1/pipeline shows its state.";
     Timeout "timeout" GATEWAY_TIMEOUT "The database took too long" "Ask for less, or repeat the request later.";
 }
@@ -154,7 +155,7 @@ pub(super) struct Problem {
 }
 
 /// A problem on its way to the client.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ApiError {
     code: Code,
     detail: String,

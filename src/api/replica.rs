@@ -1,6 +1,7 @@
 //! How far the mirror is: one poller a process watches the checkpoint; requests read what it saw or wait for it.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::shutdown::Shutdown;
 use crate::store::checkpoint::{self, Checkpoint, parse_time, text};
 use crate::store::clickhouse::{ClickHouse, Error};
 use crate::store::mirror;
+use crate::store::table_versions::{self, TableVersions};
 
 /// Pause between two looks while nobody waits.
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
@@ -21,6 +23,9 @@ const IDLE_PAUSE: Duration = Duration::from_secs(1);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// Age of the slowly changing part (log number, states of tables) that is still good.
 const SLOW_PART: Duration = Duration::from_secs(1);
+/// Age of the tables' versions that is still good while the checkpoint stands still. What changes rows moves it; what does not
+/// (a build, a hand) may take so long to be seen.
+const VERSIONS_GOOD_FOR: Duration = Duration::from_secs(1);
 /// The log's number before ClickHouse knows any.
 const FIRST_LOG: u16 = 1;
 
@@ -35,6 +40,10 @@ pub(super) struct Seen {
     pub log: u16,
     /// State of every mirrored table that has one.
     pub tables: BTreeMap<String, TableState>,
+    /// Versions of tables, read after the checkpoint: equal ones show the same rows. `None` where ClickHouse does not tell them.
+    pub versions: Option<Arc<TableVersions>>,
+    /// When they were read.
+    versions_at: Option<Instant>,
     /// Why the last look failed; the rest is then from an earlier one.
     pub error: Option<String>,
 }
@@ -63,8 +72,41 @@ impl Seen {
             checkpoint: None,
             log: FIRST_LOG,
             tables: BTreeMap::new(),
+            versions: None,
+            versions_at: None,
             error: Some("not asked yet".to_owned()),
         }
+    }
+
+    /// A number that is another one as soon as one of these tables of `analytics` may show other rows than before; `None` when
+    /// that cannot be known. Where ClickHouse does not tell the versions of tables it is that of the checkpoint, which heartbeats move.
+    pub(super) fn version_of(&self, tables: &[String]) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        let Some(versions) = &self.versions else {
+            self.checkpoint.as_ref()?.position().hash(&mut hasher);
+            return Some(hasher.finish());
+        };
+        for table in tables {
+            // A view reads the mirror's table of its name; a table of results stands alone.
+            let [shown, mirrored] = ["analytics", "mirror"].map(|base| versions.get(&(base.to_owned(), table.clone())));
+            (shown?, mirrored).hash(&mut hasher);
+        }
+        Some(hasher.finish())
+    }
+
+    /// As `version_of`, of what decides which days of an aggregate are built.
+    pub(super) fn version_of_builds(&self) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        for table in ["builds", "dirty_buckets"] {
+            self.versions.as_ref()?.get(&("platform".to_owned(), table.to_owned()))?.hash(&mut hasher);
+        }
+        Some(hasher.finish())
+    }
+
+    /// Whether `analytics` has a table or view of this name, as far as is known.
+    pub(super) fn has(&self, table: &str) -> bool {
+        let key = ("analytics".to_owned(), table.to_owned());
+        self.versions.as_ref().is_none_or(|versions| versions.contains_key(&key))
     }
 
     /// Milliseconds from the newest applied commit to `now`; heartbeats keep it small while nothing else happens.
@@ -133,7 +175,16 @@ async fn look(clickhouse: &ClickHouse, pipeline: &str, before: &Seen, slow_part_
     let began = Instant::now();
     let mut seen = Seen { began, error: None, ..before.clone() };
     let result = async {
-        seen.checkpoint = checkpoint::latest(clickhouse, pipeline).await?;
+        let checkpoint = checkpoint::latest(clickhouse, pipeline).await?;
+        // After the checkpoint, and never without it: what it says is applied must be in the versions, so that no answer from
+        // before it is taken for one from after it.
+        let position = |checkpoint: Option<&Checkpoint>| checkpoint.map(Checkpoint::position);
+        let moved = position(checkpoint.as_ref()) != position(before.checkpoint.as_ref());
+        if moved || before.versions_at.is_none_or(|at| at.elapsed() >= VERSIONS_GOOD_FOR) {
+            seen.versions = versions(clickhouse).await?;
+            seen.versions_at = Some(began);
+        }
+        seen.checkpoint = checkpoint;
         if slow_part_at.is_none_or(|at| at.elapsed() >= SLOW_PART) {
             seen.log = mirror::newest_log(clickhouse).await?.map_or(FIRST_LOG, |log| log.number);
             seen.tables = table_states(clickhouse).await?;
@@ -145,6 +196,15 @@ async fn look(clickhouse: &ClickHouse, pipeline: &str, before: &Seen, slow_part_
         seen.error = Some(error.to_string());
     }
     seen
+}
+
+/// `None` where the view is not there yet, or this user may not read it.
+async fn versions(clickhouse: &ClickHouse) -> Result<Option<Arc<TableVersions>>, Error> {
+    match table_versions::read(clickhouse).await {
+        Ok(versions) => Ok(Some(Arc::new(versions))),
+        Err(error) if matches!(error.code(), Some(60 | 497)) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 async fn table_states(clickhouse: &ClickHouse) -> Result<BTreeMap<String, TableState>, Error> {

@@ -14,9 +14,12 @@ use crate::store::clickhouse::ClickHouse;
 /// Rows and bytes that an answer may have.
 const ROWS_MAX: &str = "100000";
 const BYTES_MAX: &str = "67108864";
+/// Bytes that a statement may have; ClickHouse's own default is a quarter.
+const QUERY_BYTES_MAX: &str = "1048576";
 
 /// How an answer is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "lowercase")]
 pub(super) enum Format {
     /// One JSON object with columns and types.
     Json,
@@ -134,6 +137,10 @@ pub(super) async fn select(
         ("output_format_json_quote_64bit_integers", quoted),
         ("output_format_json_quote_decimals", "1"),
         ("session_timezone", "UTC"),
+        // A client that hangs up, or a request that is given up, ends its query.
+        ("cancel_http_readonly_queries_on_client_close", "1"),
+        // Statistics of many days that are computed at once are a long text.
+        ("max_query_size", QUERY_BYTES_MAX),
     ];
     Ok(clickhouse.select(sql, parameters, format.clickhouse(), &settings).await?)
 }

@@ -16,20 +16,22 @@ use tokio::task::JoinHandle;
 use utoipa::openapi::OpenApi;
 use utoipa_actix_web::{AppExt as _, UtoipaApp, scope};
 
+use super::answers::Answers;
 use super::auth::KeyCache;
 use super::connector::ConnectorWatch;
 use super::cors::Origins;
 use super::durations::Durations;
 use super::envelope::envelope;
 use super::overload::Places;
+use super::pipeline_health::PipelineHealth;
 use super::problem::{ApiResult, Problem};
 use super::query::Query;
 use super::rate_limit::Buckets;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
 use super::{
-    analytics, dead_letters, endpoints, events, fallback, health, idempotency, keys, lag, openapi, pages, pipeline,
-    pipeline_tables, posts, posts_batch, posts_list, requests, runs, stats,
+    analytics, consistency_resource, dead_letters, endpoints, events, fallback, health, idempotency, keys, lag,
+    openapi, pages, pipeline, pipeline_tables, posts, posts_batch, posts_list, requests, runs, stats, stats_freshness,
 };
 use crate::config::{self, Auth, Settings};
 use crate::domain::Failure;
@@ -44,8 +46,6 @@ const DRAIN_NOTICE: Duration = Duration::from_millis(500);
 const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// How long an idle connection is kept.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
-/// Requests that wait for the mirror at once.
-const WAITERS_MAX: usize = 1000;
 /// Pause between two clean-ups of idempotency keys.
 const CLEAN_UP_PAUSE: Duration = Duration::from_secs(600);
 
@@ -145,12 +145,15 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         origins: Origins::parse(&settings.api.cors_origins)?,
         endpoints,
         daily: endpoints::daily()?,
+        aggregates: store::aggregates::all(&settings.etl.aggregates_dir)?,
+        answers: Answers::new(settings.api.cache_entries_max, settings.api.cache_bytes_max, Handle::current()),
+        health: PipelineHealth::default(),
         metrics,
         connector: ConnectorWatch::new(&settings.connect, &settings.sink.pipeline)?,
         openapi: (document, web::Bytes::from(json)),
         draining: AtomicBool::new(false),
         barrier: AtomicU64::new(0),
-        waiters: Semaphore::new(WAITERS_MAX),
+        waiters: Semaphore::new(settings.api.waiters_max),
         streams: Arc::new(Semaphore::new(settings.api.event_streams_max)),
         pools: Mutex::default(),
     })
@@ -209,6 +212,8 @@ where
         .service(posts::delete_post)
         .service(analytics::Analytics)
         .service(stats::get_daily)
+        .service(stats_freshness::get_freshness)
+        .service(consistency_resource::get_consistency)
         .service(pipeline::get_pipeline)
         .service(lag::get_lag)
         .service(pipeline_tables::list_tables)

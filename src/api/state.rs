@@ -8,6 +8,7 @@ use actix_web::web;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::answers::Answers;
 use super::auth::KeyCache;
 use super::body;
 use super::connector::ConnectorWatch;
@@ -16,9 +17,11 @@ use super::cors::Origins;
 use super::database_errors::timeout;
 use super::durations::Durations;
 use super::overload::Places;
+use super::pipeline_health::PipelineHealth;
 use super::problem::{ApiError, ApiResult, Code};
 use super::rate_limit::Buckets;
 use super::replica::Replica;
+use crate::catalog::Aggregate;
 use crate::catalog::endpoint::Endpoint;
 use crate::config;
 use crate::store::clickhouse::ClickHouse;
@@ -48,6 +51,12 @@ pub(super) struct Shared {
     pub endpoints: Vec<Endpoint>,
     /// The statement behind `/v1/stats/daily`.
     pub daily: Endpoint,
+    /// The aggregates that are built day by day.
+    pub aggregates: Vec<Aggregate>,
+    /// Answers of analytics that may be given again.
+    pub answers: Answers,
+    /// Whether changes reach the mirror at all.
+    pub health: PipelineHealth,
     /// This process's metrics.
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     /// State of the connector on Kafka Connect.

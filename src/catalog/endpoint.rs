@@ -20,8 +20,13 @@ pub struct Endpoint {
     pub parameters: Vec<Parameter>,
     /// Two parameters of which the first must be the earlier one.
     pub span: Option<(String, String)>,
+    /// Whether its answer depends on nothing but its tables and parameters, so that it may be given again: not when the header says
+    /// `-- cache: off`, nor when the SELECT asks for the time, chance or the server.
+    pub is_pure: bool,
     /// The SELECT, without the header.
     pub sql: String,
+    /// Line of the file on which the SELECT begins, counted from 1.
+    pub first_line: usize,
 }
 
 /// A file is wrong; the text names the line.
@@ -56,7 +61,9 @@ impl Endpoint {
             tables: Vec::new(),
             parameters: Vec::new(),
             span: None,
+            is_pure: true,
             sql: String::new(),
+            first_line: 1,
         };
         let mut header_lines = 0;
         for (at, line) in text.lines().enumerate() {
@@ -65,6 +72,9 @@ impl Endpoint {
             header_lines = at + 1;
         }
         endpoint.sql = text.lines().skip(header_lines).collect::<Vec<_>>().join("\n").trim().to_owned();
+        let blank = text.lines().skip(header_lines).take_while(|line| line.trim().is_empty()).count();
+        endpoint.first_line = header_lines + blank + 1;
+        endpoint.is_pure &= !asks_the_moment(&endpoint.sql);
         endpoint.check().map_err(|text| error(header_lines.max(1), text))?;
         check_placeholders(&endpoint, text, header_lines).map_err(|(line, text)| error(line, text))?;
         Ok(endpoint)
@@ -91,6 +101,8 @@ impl Endpoint {
             "description" => self.description = format!("{} {value}", self.description),
             "table" if is_table(value) => self.tables.push(value.to_owned()),
             "table" => return Err(format!("{value:?} is not a table's name")),
+            "cache" if value == "off" => self.is_pure = false,
+            "cache" => return Err("write `-- cache: off`, or leave the line out".to_owned()),
             "span" => match value.split_whitespace().collect::<Vec<_>>().as_slice() {
                 [from, to] => self.span = Some(((*from).to_owned(), (*to).to_owned())),
                 _ => return Err("write `-- span: FROM TO`, two parameters".to_owned()),
@@ -98,7 +110,7 @@ impl Endpoint {
             _ => {
                 return Err(format!(
                     "{key:?} is not known here; a header line is `-- summary: …`, `-- description: …`, `-- table: NAME`, \
-                     `-- span: FROM TO` or `-- param NAME TYPE required|optional|default VALUE [min N] [max N]: …`"
+                     `-- span: FROM TO`, `-- cache: off` or `-- param NAME TYPE required|optional|default VALUE [min N] [max N]: …`"
                 ));
             }
         }
@@ -125,6 +137,46 @@ impl Endpoint {
             _ => Err(format!("the span's {from} and {to} must both be parameters of type Date, or both DateTime")),
         }
     }
+}
+
+/// Functions whose value changes although no row does: time, chance, the server and its state.
+const MOMENTARY: [&str; 24] = [
+    "now",
+    "now64",
+    "nowinblock",
+    "nowinblock64",
+    "today",
+    "yesterday",
+    "current_timestamp",
+    "current_date",
+    "curdate",
+    "utc_timestamp",
+    "utctimestamp",
+    "timezone",
+    "rand",
+    "rand32",
+    "rand64",
+    "randcanonical",
+    "randconstant",
+    "generateuuidv4",
+    "generateuuidv7",
+    "hostname",
+    "uptime",
+    "queryid",
+    "currentuser",
+    "connectionid",
+];
+
+/// Whether a word of the SELECT is one of them, or reads what is not a table of ours. A word in a string counts too: then the
+/// answer is only computed each time.
+fn asks_the_moment(sql: &str) -> bool {
+    let words = sql.split(|c: char| !c.is_alphanumeric() && c != '_').map(str::to_ascii_lowercase);
+    let outside = ["system", "information_schema", "url", "file", "s3", "remote", "postgresql", "dictget"];
+    words.into_iter().any(|word| {
+        MOMENTARY.contains(&word.as_str())
+            || outside.contains(&word.as_str())
+            || word.starts_with("rand") && word.len() < 14
+    })
 }
 
 /// Lower-case letters, digits and `joint`, beginning with a letter.
@@ -263,7 +315,20 @@ mod tests {
             endpoint.parameters.iter().map(Parameter::clickhouse).collect::<Vec<_>>(),
             ["DateTime64(6, 'UTC')", "DateTime64(6, 'UTC')", "UInt32", "Nullable(String)"]
         );
-        assert!(endpoint.sql.starts_with("select"), "{}", endpoint.sql);
+        assert!(endpoint.sql.starts_with("select") && endpoint.first_line == 10, "{endpoint:?}");
+    }
+
+    #[test]
+    fn what_depends_on_the_moment_is_not_pure() {
+        let pure = |sql: &str, line: &str| {
+            let text = format!("-- summary: x\n-- table: t\n{line}select {sql} from analytics.t");
+            Endpoint::parse("x", &text).expect("good").is_pure
+        };
+        assert!(pure("count(), known, brand_new", ""));
+        for sql in ["Now64(6)", "today()", "rand()", "randUniform(0, 1)", "(select 1 from system.parts)"] {
+            assert!(!pure(sql, ""), "{sql}");
+        }
+        assert!(!pure("count()", "-- cache: off\n"));
     }
 
     #[test]

@@ -116,6 +116,18 @@ impl Parameter {
         }
     }
 
+    /// A value that it accepts, in ClickHouse's spelling: its default, or one of its type.
+    pub fn example(&self) -> String {
+        let text = match (&self.presence, &self.kind) {
+            (Presence::Default(value), _) => value.clone(),
+            (_, Type::Date | Type::DateTime) => "2024-01-31".to_owned(),
+            (_, Type::String) => "x".to_owned(),
+            (_, Type::Enum(words)) => words.first().cloned().unwrap_or_default(),
+            (_, Type::UInt32 | Type::Int64) => self.min.or(self.max).unwrap_or(1).to_string(),
+        };
+        self.accept(&text).unwrap_or(text)
+    }
+
     fn accept_text(&self, text: &str) -> Result<String, Refused> {
         let max = self.max.unwrap_or(TEXT_CHARS_MAX);
         if i64::try_from(text.chars().count()).map_or(true, |chars| chars > max) {
@@ -192,6 +204,15 @@ mod tests {
 
     fn parameter(kind: Type, min: Option<i64>, max: Option<i64>) -> Parameter {
         Parameter { name: "p".into(), kind, presence: Presence::Required, min, max, description: String::new() }
+    }
+
+    #[test]
+    fn examples_are_accepted() {
+        for kind in [Type::Date, Type::DateTime, Type::String, Type::UInt32, Type::Int64, Type::Enum(vec!["a".into()])]
+        {
+            let parameter = parameter(kind, Some(3), Some(5));
+            assert!(parameter.accept(&parameter.example().replace("2024-01-31 00:00:00.000000", "2024-01-31")).is_ok());
+        }
     }
 
     #[test]

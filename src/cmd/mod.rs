@@ -3,6 +3,8 @@
 pub mod clickhouse;
 pub mod connector;
 pub mod dead_letters;
+pub mod endpoints;
+mod endpoints_check;
 pub mod etl;
 pub mod generate;
 pub mod healthcheck;
@@ -54,6 +56,8 @@ enum Command {
     Sink(sink::Args),
     /// Rows that could not be applied: list them, look at one, try them again, give them up.
     DeadLetters(dead_letters::Args),
+    /// Analytics endpoints in SQL files: check them, list them, begin a new one.
+    Endpoints(endpoints::Args),
     /// Rebuild one day of statistics.
     Etl(etl::Args),
     /// Copy whole tables from PostgreSQL into ClickHouse.
@@ -123,6 +127,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args, settings, shutdown).await,
         Command::Sink(args) => sink::run(args, settings, shutdown).await,
         Command::DeadLetters(args) => dead_letters::run(args, settings, shutdown).await,
+        Command::Endpoints(args) => endpoints::run(args, settings, shutdown).await,
         Command::Etl(args) => etl::run(args, settings, shutdown).await,
         Command::Load(args) => load::run(args, settings, shutdown).await,
         Command::Verify(args) => Box::pin(verify::run(args, settings, shutdown)).await,

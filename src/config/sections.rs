@@ -130,6 +130,9 @@ pub struct Api {
     pub event_streams_max: usize,
     pub events_seconds_max: u64,
     pub endpoints_dir: String,
+    pub waiters_max: usize,
+    pub cache_entries_max: usize,
+    pub cache_bytes_max: usize,
 }
 
 /// Who may call the API.

@@ -1,6 +1,7 @@
 //! The only code that knows a driver: PostgreSQL, ClickHouse, Kafka, Kafka Connect. Timeouts and error classes live here.
 
 pub mod advisory_lock;
+pub mod aggregates;
 pub mod api_keys;
 pub mod buffers;
 pub mod builds;
@@ -9,6 +10,7 @@ pub mod clickhouse;
 pub mod connect;
 pub mod connector;
 pub mod connector_config;
+pub mod day_states;
 pub mod dead_letters;
 pub mod dirty_buckets;
 pub mod kafka;
@@ -17,6 +19,7 @@ pub mod lag_history;
 pub mod lease;
 pub mod migrate;
 pub mod mirror;
+pub mod mirror_day;
 pub mod pool;
 pub mod postgres;
 pub mod posts;
@@ -28,3 +31,4 @@ pub mod runs;
 pub mod sinks;
 pub mod table_shapes;
 pub mod table_states;
+pub mod table_versions;

@@ -176,6 +176,27 @@ pub async fn source_state(client: &Client, slot: &str) -> anyhow::Result<SourceS
     Ok(SourceState { identity: identity_of(&row)?, position: row.try_get::<_, String>(2)?.parse()?, slot })
 }
 
+/// The slot of a pipeline, for roles that may not ask who the database is.
+///
+/// # Errors
+/// PostgreSQL's.
+pub async fn slot(client: &Client, slot: &str) -> anyhow::Result<Slot> {
+    let sql = "select coalesce(wal_status, ''), active, coalesce(confirmed_flush_lsn, '0/0')::text, \
+                      greatest(pg_current_wal_lsn() - restart_lsn, 0)::bigint \
+               from pg_replication_slots where slot_name = $1 and plugin = 'pgoutput' and database = current_database()";
+    let Some(row) = client.query_opt(sql, &[&slot]).await.context("looking at the slot")? else {
+        return Ok(Slot::Missing);
+    };
+    if row.try_get::<_, String>(0)? == "lost" {
+        return Ok(Slot::Lost);
+    }
+    Ok(Slot::Kept {
+        active: row.try_get(1)?,
+        confirmed: row.try_get::<_, String>(2)?.parse()?,
+        retained_bytes: u64::try_from(row.try_get::<_, Option<i64>>(3)?.unwrap_or(0))?,
+    })
+}
+
 /// Makes the slot. Waits until transactions that are running have ended.
 ///
 /// # Errors

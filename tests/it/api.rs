@@ -6,6 +6,7 @@
 mod analytics;
 mod auth;
 mod batches;
+mod caching;
 mod consistency;
 mod contract;
 mod conventions;
@@ -20,8 +21,10 @@ mod listing_order;
 mod openapi;
 mod operations;
 mod pages;
+mod pipeline_down;
 mod posts;
 mod raw_sockets;
+mod rights;
 mod roles;
 mod slow_clients;
 mod statistics;

@@ -4,6 +4,7 @@ mod etl;
 mod etl_refusals;
 mod etl_trouble;
 mod generate;
+mod hybrid;
 mod import;
 mod mirrored;
 

@@ -13,6 +13,7 @@ mod api;
 mod batch;
 mod clickhouse;
 mod end_to_end;
+mod endpoints;
 mod healthcheck;
 mod readme;
 mod up;

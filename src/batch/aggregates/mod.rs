@@ -4,81 +4,25 @@
 //! inspect ─► stage ─► one part ─► lock held? ─► REPLACE PARTITION ─► record
 //! ```
 //!
-//! A day is read exactly (`mirror_day`), built beside the table (`result`), and swapped in at once (`build`). The lock
+//! A day is read exactly (`store::mirror_day`), built beside the table (`result`), and swapped in at once (`build`). The lock
 //! makes one builder a day (`lock`). `build_bucket` is all of that; `rebuild` adds what `platform etl` promises: the
 //! mirror has caught up, and the day equals PostgreSQL (`source_of_record`).
 
 mod build;
 mod lock;
-mod mirror_day;
 mod rebuild;
 mod result;
 mod source_of_record;
 mod watermark;
 
-use anyhow::Context as _;
-
 pub use build::{Inspection, Outcome, Request, build, build_bucket, inspect};
 pub use lock::BucketLock;
-pub use mirror_day::{Facts, MirrorDay};
 pub use rebuild::{Day, Options, Report, Status, rebuild};
 pub use watermark::Position;
 pub(super) use watermark::catch_up;
 
-use crate::catalog::Aggregate;
-use crate::domain::Failure;
-use crate::store::clickhouse::{Class, Error};
-
-const SHIPPED: [(&str, &str); 1] = [("sentiment_daily", include_str!("../../../sql/aggregates/sentiment_daily.sql"))];
-
-/// The aggregates of `dir`, sorted by name; the shipped ones when it is empty.
-///
-/// # Errors
-/// `Failure::Config` for a folder that cannot be read or a file that is no aggregate.
-pub fn all(dir: &str) -> anyhow::Result<Vec<Aggregate>> {
-    if dir.is_empty() {
-        return SHIPPED.iter().map(|(name, text)| parse(name, text)).collect();
-    }
-    let unreadable = || Failure::Config(format!("etl.aggregates_dir {dir:?} cannot be read"));
-    let mut aggregates = Vec::new();
-    for entry in std::fs::read_dir(dir).with_context(unreadable)? {
-        let path = entry.with_context(unreadable)?.path();
-        if path.extension().is_some_and(|extension| extension == "sql") {
-            let text = std::fs::read_to_string(&path).with_context(unreadable)?;
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            aggregates.push(parse(&name, &text)?);
-        }
-    }
-    if aggregates.is_empty() {
-        return Err(Failure::Config(format!("etl.aggregates_dir {dir:?} has no file NAME.sql")).into());
-    }
-    aggregates.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(aggregates)
-}
-
-fn parse(name: &str, text: &str) -> anyhow::Result<Aggregate> {
-    Aggregate::parse(name, text).map_err(|error| Failure::Config(error.to_string()).into())
-}
-
-/// What a ClickHouse error means to a job: wait, or mend the set-up.
-pub(super) fn failed(doing: &str, error: Error) -> anyhow::Error {
-    let text = format!("{doing}: {error}");
-    match (error.class(), error.code()) {
-        (Class::Retry, _) => Failure::Unavailable(text).into(),
-        // 60 no table, 81 no database: the schema. 192, 193, 497, 516 users and rights.
-        (Class::Permanent, Some(60 | 81)) => {
-            Failure::Config(format!("{text}; run `platform migrate` and `platform load`")).into()
-        }
-        (Class::Permanent, Some(192 | 193 | 497 | 516)) => Failure::Config(text).into(),
-        (Class::Permanent, _) => anyhow::Error::from(error).context(doing.to_owned()),
-    }
-}
-
-/// As `failed`, for statements with the SQL of an aggregate's file in them: an error that stays is the file's.
-fn failed_in(aggregate: &Aggregate, doing: &str, error: Error) -> anyhow::Error {
-    let of_the_file = error.class() == Class::Permanent && error.code().is_some();
-    if of_the_file {
-        return Failure::Config(format!("{doing}: sql/aggregates/{}.sql: {error}", aggregate.name)).into();
-    }
-    failed(doing, error)
-}
+pub use crate::store::aggregates::all;
+pub(super) use crate::store::aggregates::failed;
+use crate::store::aggregates::failed_in;
+use crate::store::mirror_day;
+pub use crate::store::mirror_day::{Facts, MirrorDay};

@@ -202,7 +202,8 @@ impl<'a> Staging<'a> {
     async fn run(&self, sql: &str, source: &MirrorDay, doing: &str) -> anyhow::Result<()> {
         let values = source.parameters();
         let build_id = self.build_id.to_string();
-        let mut parameters: Vec<Parameter<'_>> = values.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let mut parameters: Vec<Parameter<'_>> =
+            values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         parameters.push(("build_id", &build_id));
         self.clickhouse.execute(sql, &parameters).await.map_err(|error| failed_in(self.aggregate, doing, error))
     }

@@ -298,7 +298,7 @@ async fn answers_come_as_json_ndjson_and_csv() {
     for (suffix, accept) in [("&format=csv", None), ("", Some("text/csv, application/json;q=0.5"))] {
         let answer = ask(suffix, accept).await;
         assert_eq!((answer.status, answer.header("content-type")), (200, Some("text/csv")));
-        assert!(answer.body.starts_with("\"time\",\"posts\""), "{answer:?}");
+        assert!(answer.body.starts_with("\"time\",\"group\",\"posts\""), "{answer:?}");
         assert_eq!(answer.body.lines().count(), 3);
         assert!(answer.body.contains("2045-03-01T00:00:00Z"), "{answer:?}");
     }
@@ -306,5 +306,81 @@ async fn answers_come_as_json_ndjson_and_csv() {
     assert_eq!((answer.status, answer.problem().as_str()), (406, "not-acceptable"));
     let unknown = api.get("/v1/analytics/nothing").await;
     assert_eq!((unknown.status, unknown.problem().as_str()), (404, "not-found"));
-    assert!(unknown.json()["detail"].as_str().expect("a detail").contains("summary, timeseries, top"));
+    assert!(unknown.json()["detail"].as_str().expect("a detail").contains("distribution, summary, timeseries, top"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn distributions_count_labels_and_parts_of_the_scores() {
+    let api = Api::start().await;
+    let rows = rows(6, "2046-03-01", 300);
+    insert(&api, &rows).await;
+    let span = "from=2046-03-01&to=2046-03-03";
+    let labels = data(&api.get(&format!("/v1/analytics/distribution?{span}")).await);
+    for (row, label) in labels.iter().zip(["positive", "neutral", "negative", "mixed"]) {
+        let posts = rows.iter().filter(|row| row.label == label).count();
+        assert_eq!(
+            (&row["sentiment_label"], &row["posts"], &row["lower"]),
+            (&json!(label), &json!(posts), &Value::Null)
+        );
+    }
+    assert_eq!(labels.len(), 4, "those without posts too");
+    for bins in [1, 3, 4, 200] {
+        let parts =
+            data(&api.get(&format!("/v1/analytics/distribution?{span}&of=scores&bins={bins}&platform=twitter")).await);
+        assert_eq!(parts.len(), bins);
+        let scored = || rows.iter().filter(|row| row.platform == "twitter").filter_map(|row| row.score);
+        for (number, part) in parts.iter().enumerate() {
+            // In thirds of thousandths nothing is rounded: -1 is part 0, and 1 belongs to the last part.
+            let part_of = |score: Decimal| {
+                let thousandths = (score * Decimal::from(1000)).round() + Decimal::from(1000);
+                let part = (thousandths * Decimal::from(bins) / Decimal::from(2000)).floor();
+                part.min(Decimal::from(bins - 1))
+            };
+            let posts = scored().filter(|score| part_of(*score) == Decimal::from(number)).count();
+            assert_eq!(part["posts"], posts, "part {number} of {bins}: {part}");
+            assert_eq!(part["sentiment_label"], Value::Null);
+        }
+        let total: u64 = parts.iter().map(|part| part["posts"].as_u64().expect("a number")).sum();
+        assert_eq!(usize::try_from(total).expect("small"), scored().count());
+        assert_eq!((&parts[0]["lower"], &parts[bins - 1]["upper"]), (&json!(-1), &json!(1)));
+    }
+    let nothing = data(&api.get("/v1/analytics/distribution?from=1903-01-01&to=1903-01-02").await);
+    assert!(nothing.iter().all(|row| row["posts"] == 0 && row["share"] == 0), "{nothing:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn timeseries_tell_groups_apart_and_fill_gaps_as_asked() {
+    let api = Api::start().await;
+    let rows = rows(7, "2047-03-01", 60);
+    insert(&api, &rows).await;
+    let path = "/v1/analytics/timeseries?from=2047-03-01&to=2047-03-03&interval=hour";
+    for (group_by, of) in [
+        ("platform", Box::new(|row: &Row| Some(row.platform)) as Box<dyn Fn(&Row) -> Option<&'static str>>),
+        ("topic", Box::new(|row| row.topic)),
+        ("lang", Box::new(|row| row.lang)),
+        ("label", Box::new(|row| Some(row.label))),
+    ] {
+        let found = data(&api.get(&format!("{path}&group_by={group_by}&fill=null")).await);
+        let groups: std::collections::BTreeSet<Option<&str>> = rows.iter().map(&of).collect();
+        assert_eq!(found.len(), 48 * groups.len(), "{group_by}: every hour of every group");
+        for row in &found {
+            let group = row["group"].as_str();
+            let hour: DateTime<Utc> = row["time"].as_str().expect("a time").parse().expect("a time");
+            let inside = |at: DateTime<Utc>| hour <= at && at < hour + Duration::hours(1);
+            let kept: Vec<&Row> = rows.iter().filter(|row| of(row) == group && inside(row.at)).collect();
+            if kept.is_empty() {
+                assert_eq!(
+                    (&row["posts"], &row["positive"], &row["mean_score"]),
+                    (&Value::Null, &Value::Null, &Value::Null)
+                );
+            } else {
+                let positive = kept.iter().filter(|row| row.label == "positive").count();
+                assert_eq!((&row["posts"], &row["positive"]), (&json!(kept.len()), &json!(positive)), "{row}");
+                assert!(close(&row["mean_score"], mean(&kept)), "{row}");
+            }
+        }
+    }
+    let zeros = data(&api.get(&format!("{path}&topic=none-has-it")).await);
+    assert_eq!(zeros.len(), 48);
+    assert!(zeros.iter().all(|row| row["posts"] == 0 && row["mixed"] == 0 && row["group"].is_null()), "{zeros:?}");
 }

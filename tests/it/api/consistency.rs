@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use platform::domain::{Lsn, Token};
 use platform::store::checkpoint::{self, Checkpoint};
 use reqwest::Method;
+use tokio_postgres::Client;
 
 use super::{Answer, Api, send, small_post, unique};
 use crate::support::wait::wait_until;
@@ -13,7 +14,7 @@ use crate::support::wait::wait_until;
 const SUMMARY: &str = "/v1/analytics/summary?from=1901-01-01&to=1901-01-02";
 
 /// What the sink would write: everything below `watermark` is applied.
-async fn advance(api: &Api, batch: u64, log: u16, watermark: Lsn) -> DateTime<Utc> {
+pub(super) async fn advance(api: &Api, batch: u64, log: u16, watermark: Lsn) -> DateTime<Utc> {
     let committed_at = DateTime::from_timestamp_micros(Utc::now().timestamp_micros() - 1_500_000).expect("a time");
     let checkpoint = Checkpoint {
         term: 1,
@@ -30,12 +31,29 @@ async fn advance(api: &Api, batch: u64, log: u16, watermark: Lsn) -> DateTime<Ut
     committed_at
 }
 
-async fn write(api: &Api) -> Token {
+/// An API whose pipeline has a slot and somebody who holds the sink's lease, for as long as the client lives.
+pub(super) async fn with_pipeline() -> (Api, Client) {
+    let api = Api::start_with(|settings| settings.sink.pipeline = unique("tokens").replace('-', "_")).await;
+    let sink = stand_in(&api).await;
+    (api, sink)
+}
+
+pub(super) async fn stand_in(api: &Api) -> Client {
+    let client = api.postgres().await;
+    let pipeline = &api.settings.sink.pipeline;
+    let sql = "select pg_advisory_lock(hashtextextended('platform.sink.' || $1, 0))";
+    client.execute(sql, &[pipeline]).await.expect("locked");
+    let slot = "select pg_create_logical_replication_slot($1, 'pgoutput', true)";
+    client.execute(slot, &[pipeline]).await.expect("a slot");
+    client
+}
+
+pub(super) async fn write(api: &Api) -> Token {
     let answer = api.post(&small_post(&unique("token"), "1", "1901-01-01")).await;
     answer.header("x-consistency-token").expect("a token").parse().expect("a token")
 }
 
-async fn summary(api: &Api, token: &str, prefer: Option<&str>) -> Answer {
+pub(super) async fn summary(api: &Api, token: &str, prefer: Option<&str>) -> Answer {
     let mut request = api.request(Method::GET, SUMMARY).header("x-consistency-token", token);
     if let Some(prefer) = prefer {
         request = request.header("prefer", prefer);
@@ -60,7 +78,7 @@ async fn an_answer_says_how_fresh_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_satisfied_refused_or_waited_for() {
-    let api = Api::start().await;
+    let (api, _sink) = with_pipeline().await;
     let early = write(&api).await;
     let before = summary(&api, &early.to_string(), None).await;
     assert_eq!((before.status, before.problem().as_str()), (503, "replica-behind"), "nothing is loaded yet");
@@ -95,7 +113,7 @@ async fn a_token_is_satisfied_refused_or_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_that_cannot_be_are_refused() {
-    let api = Api::start().await;
+    let (api, _sink) = with_pipeline().await;
     let token = write(&api).await;
     advance(&api, 1, 1, Lsn::new(1)).await;
     for text in ["", "v1", "v1.1", "v2.1.1", "v1.1.XYZ", "v1.1.01", "v1.1.1.1", "v1.70000.1", "16/B374D848"] {
@@ -119,7 +137,7 @@ async fn tokens_that_cannot_be_are_refused() {
         (409, "other-log"),
         "a position of another log proves nothing"
     );
-    let statistics = api.request(Method::GET, "/v1/stats/daily?from=2014-01-01&to=2014-01-02");
+    let statistics = api.request(Method::GET, "/v1/stats/daily?from=2014-01-01&to=2014-01-02&freshness=precomputed");
     let answer = send(statistics.header("x-consistency-token", token.to_string())).await;
     assert_eq!((answer.status, answer.problem().as_str()), (400, "consistency-not-supported"));
 }
@@ -127,7 +145,7 @@ async fn tokens_that_cannot_be_are_refused() {
 /// The stream may be idle: whoever waits writes a message into the log, but many who wait write one.
 #[tokio::test(flavor = "multi_thread")]
 async fn those_who_wait_move_an_idle_stream_once() {
-    let api = Api::start().await;
+    let (api, _sink) = with_pipeline().await;
     let postgres = api.postgres().await;
     let slot = unique("barriers").replace('-', "_");
     postgres

@@ -34,9 +34,11 @@ fn every_route_is_named() {
     get /metrics
     get /openapi.json
     get /readyz
+    get /v1/analytics/distribution
     get /v1/analytics/summary
     get /v1/analytics/timeseries
     get /v1/analytics/top
+    get /v1/consistency/{token}
     get /v1/dead-letters
     get /v1/dead-letters/{id}
     get /v1/etl/runs
@@ -53,6 +55,7 @@ fn every_route_is_named() {
     get /v1/sentiment-social
     get /v1/sentiment-social/{id}
     get /v1/stats/daily
+    get /v1/stats/freshness
     get /v1/version
     patch /v1/sentiment-social/{id}
     post /v1/dead-letters/{id}/retry

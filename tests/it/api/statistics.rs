@@ -28,6 +28,7 @@ async fn daily_statistics_come_with_their_builds() {
     assert_eq!(answer.status, 200, "{answer:?}");
     let set = answer.json();
     assert_eq!(set["rows"], 3);
+    assert_ne!(set["statistics"], Value::Null);
     let row = &set["data"]
         .as_array()
         .expect("rows")
@@ -37,15 +38,21 @@ async fn daily_statistics_come_with_their_builds() {
         .clone();
     assert_eq!((&row["day"], &row["posts"], &row["authors"]), (&json!("2051-01-01"), &json!(3), &json!(2)));
     assert_eq!((&row["mean_score"], &row["min_score"], &row["likes"]), (&json!("0.25"), &json!("-0.5"), &json!(10)));
+    let day = |day: &str, build: &str, lsn: &str, at: &str, rows: [u64; 2]| {
+        json!({"day": day, "source": "build", "dirty": false, "as_of_lsn": lsn, "build_id": build, "built_at": at,
+               "rows_in": rows[0], "rows_out": rows[1]})
+    };
     assert_eq!(
-        set["builds"],
+        set["days"],
         json!([
-            {"day": "2051-01-01", "build_id": first, "as_of_lsn": "1/1", "built_at": "2051-02-01T00:00:00.500Z", "rows_in": 4, "rows_out": 2},
-            {"day": "2051-01-02", "build_id": second, "as_of_lsn": "1/2", "built_at": "2051-02-02T00:00:00Z", "rows_in": 5, "rows_out": 1},
+            day("2051-01-01", first, "1/1", "2051-02-01T00:00:00.500Z", [4, 2]),
+            day("2051-01-02", second, "1/2", "2051-02-02T00:00:00Z", [5, 1]),
         ])
     );
+    let built = api.get("/v1/stats/daily?from=2051-01-01&to=2051-01-03&freshness=precomputed").await;
+    assert_eq!((&built.json()["data"], &built.json()["days"]), (&set["data"], &set["days"]));
     assert_eq!(
-        (answer.header("x-data-as-of-lsn"), answer.header("x-data-as-of")),
+        (built.header("x-data-as-of-lsn"), built.header("x-data-as-of")),
         (Some("1/1"), Some("2051-02-01T00:00:00.500Z"))
     );
 
@@ -63,9 +70,19 @@ async fn daily_statistics_come_with_their_builds() {
         found.sort_unstable();
         assert_eq!(found, posts, "{filter}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_span_without_days_has_columns_and_no_rows() {
+    let api = Api::start().await;
     let nothing = api.get("/v1/stats/daily?from=2052-01-01&to=2052-01-02").await;
-    assert_eq!((&nothing.json()["data"], &nothing.json()["builds"]), (&json!([]), &json!([])));
+    assert_eq!((&nothing.json()["data"], &nothing.json()["days"]), (&json!([]), &json!([])));
     assert_eq!(nothing.header("x-data-as-of"), None);
+    assert_eq!(
+        api.get("/v1/stats/daily?from=2051-01-01&to=2051-01-02&freshness=live").await.problem(),
+        "invalid-parameters"
+    );
+    let csv = api.get("/v1/stats/daily?from=2052-01-01&to=2052-01-02&format=csv").await;
+    assert_eq!((csv.header("content-type"), csv.body.lines().count()), (Some("text/csv"), 1), "{csv:?}");
     assert_eq!(nothing.json()["meta"][0], json!({"name": "day", "type": "Date"}));
-    assert_ne!(set["statistics"], Value::Null);
 }

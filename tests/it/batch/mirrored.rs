@@ -81,6 +81,17 @@ impl Mirrored {
         self.server.as_ref().expect("it runs").run(sql).await
     }
 
+    /// An administrator's settings of the engine that runs.
+    pub(super) fn clickhouse_settings(&self) -> platform::config::ClickHouse {
+        self.server.as_ref().expect("it runs").settings()
+    }
+
+    /// A variable of the runs.
+    pub(super) fn variable(&self, name: &str) -> &str {
+        let found = self.bench.variables.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).expect("it is set")
+    }
+
     /// Sets a variable for the runs that follow.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         self.bench.variables.retain(|(known, _)| known != name);

@@ -13,6 +13,7 @@ mod loads;
 mod operating;
 mod preflight;
 mod schema_changes;
+mod tokens;
 mod twins;
 mod value_samples;
 mod values;

@@ -1,21 +1,26 @@
 //! Who may call: API keys by `Authorization: Bearer`, with the scope that the handler's extractor names.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::marker::PhantomData;
-use std::sync::{Mutex, PoisonError};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::Payload;
 use actix_web::http::header;
 use actix_web::{FromRequest, HttpRequest, web};
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{Either, LocalBoxFuture, Ready, ready};
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
+use super::context;
 use super::problem::{ApiError, ApiResult, Code};
+use super::rate_limit::Bucket;
 use super::state::Worker;
 use crate::config::Auth;
 use crate::domain::ApiKey;
+use crate::store::api_keys;
 
 /// What a handler needs. Scopes do not include one another: a key that may write and read has both.
 pub(super) trait Scope {
@@ -44,31 +49,77 @@ pub(super) struct Caller<S: Scope> {
 
 impl<S: Scope> FromRequest for Caller<S> {
     type Error = ApiError;
-    type Future = LocalBoxFuture<'static, ApiResult<Self>>;
+    type Future = Either<Ready<ApiResult<Self>>, LocalBoxFuture<'static, ApiResult<Self>>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let request = request.clone();
-        Box::pin(async move {
-            let worker =
-                request.app_data::<web::Data<Worker>>().ok_or_else(|| ApiError::internal("the worker has no state"))?;
-            if worker.shared.settings.auth == Auth::Off {
-                return Ok(Self { key_prefix: String::new(), scope: PhantomData });
+        // A key that was looked up lately is judged at once; only the others wait for PostgreSQL.
+        let known = known(request);
+        match known {
+            Ok(Known::Nobody) => Either::Left(ready(Ok(Self { key_prefix: String::new(), scope: PhantomData }))),
+            Ok(Known::Key(key, stored)) => Either::Left(ready(admit(request, &key, stored.as_deref()))),
+            Ok(Known::Unknown(key)) => {
+                let request = request.clone();
+                Either::Right(Box::pin(async move {
+                    let stored = worker(&request)?.look_up_key(key.prefix()).await?;
+                    admit(&request, &key, stored.as_deref())
+                }))
             }
-            let key = bearer(&request)?;
-            let scopes = worker.shared.keys.scopes_of(worker, &key).await?.ok_or_else(|| unauthorized(true))?;
-            if !scopes.iter().any(|scope| scope == S::NAME) {
-                let challenge =
-                    format!("Bearer realm=\"platform\", error=\"insufficient_scope\", scope=\"{}\"", S::NAME);
-                return Err(ApiError::new(Code::Forbidden, format!("the key lacks the scope {:?}", S::NAME))
-                    .header(header::WWW_AUTHENTICATE, challenge));
-            }
-            Ok(Self { key_prefix: key.prefix().to_owned(), scope: PhantomData })
-        })
+            Err(error) => Either::Left(ready(Err(error))),
+        }
     }
 }
 
+enum Known {
+    /// `api.auth` is off.
+    Nobody,
+    /// Looked up lately; `None` is a prefix that does not exist.
+    Key(ApiKey, Option<Rc<Stored>>),
+    Unknown(ApiKey),
+}
+
+fn worker(request: &HttpRequest) -> ApiResult<&web::Data<Worker>> {
+    request.app_data::<web::Data<Worker>>().ok_or_else(|| ApiError::internal("the worker has no state"))
+}
+
+fn known(request: &HttpRequest) -> ApiResult<Known> {
+    let worker = worker(request)?;
+    if worker.shared.settings.auth == Auth::Off {
+        return Ok(Known::Nobody);
+    }
+    let key = bearer(request)?;
+    Ok(match worker.keys.remembered(key.prefix()) {
+        Some(stored) => Known::Key(key, stored),
+        None => Known::Unknown(key),
+    })
+}
+
+/// Judges a key: is it the stored one, is it within its rate limit, has it the scope?
+fn admit<S: Scope>(request: &HttpRequest, key: &ApiKey, stored: Option<&Stored>) -> ApiResult<Caller<S>> {
+    // The comparison's time does not tell how much of a guess is right.
+    let stored = stored
+        .filter(|stored| bool::from(stored.sha256.as_slice().ct_eq(&key.sha256())))
+        .ok_or_else(|| unauthorized(true))?;
+    if let Some(bucket) = &stored.bucket {
+        let (standing, outcome) = worker(request)?.shared.buckets.take(bucket);
+        context::set_standing(standing);
+        outcome.map_err(|exhausted| {
+            ApiError::new(Code::RateLimited, "the key has made too many requests").retry_after(exhausted.retry_after_s)
+        })?;
+    }
+    if !stored.scopes.iter().any(|scope| scope == S::NAME) {
+        let challenge = format!("Bearer realm=\"platform\", error=\"insufficient_scope\", scope=\"{}\"", S::NAME);
+        return Err(ApiError::new(Code::Forbidden, format!("the key lacks the scope {:?}", S::NAME))
+            .header(header::WWW_AUTHENTICATE, challenge));
+    }
+    Ok(Caller { key_prefix: key.prefix().to_owned(), scope: PhantomData })
+}
+
 fn bearer(request: &HttpRequest) -> ApiResult<ApiKey> {
-    let value = request.headers().get(header::AUTHORIZATION).ok_or_else(|| unauthorized(false))?;
+    let mut values = request.headers().get_all(header::AUTHORIZATION);
+    let value = values.next().ok_or_else(|| unauthorized(false))?;
+    if values.next().is_some() {
+        return Err(unauthorized(true));
+    }
     let (scheme, key) = value.to_str().ok().and_then(|text| text.split_once(' ')).ok_or_else(|| unauthorized(true))?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(unauthorized(true));
@@ -90,42 +141,30 @@ const BELIEVED: Duration = Duration::from_secs(5);
 /// Look-ups remembered at most, unknown prefixes included.
 const REMEMBERED_MAX: usize = 1024;
 
-#[derive(Debug, Clone)]
-struct Stored {
+/// What is stored about a key.
+#[derive(Debug)]
+pub(super) struct Stored {
     sha256: Vec<u8>,
     scopes: Vec<String>,
+    bucket: Option<Arc<Bucket>>,
 }
 
-/// Keys looked up lately, by prefix; `None` is a prefix that does not exist.
+/// A look-up: when, and what was found.
+type LookUp = (Instant, Option<Rc<Stored>>);
+
+/// Keys that a worker has looked up lately, by prefix; `None` is a prefix that does not exist. Each worker has its own, so
+/// that requests meet no lock.
 #[derive(Debug, Default)]
-pub(super) struct KeyCache(Mutex<HashMap<String, (Instant, Option<Stored>)>>);
+pub(super) struct KeyCache(RefCell<HashMap<String, LookUp>>);
 
 impl KeyCache {
-    /// The scopes of a key, or `None` when it is not valid.
-    ///
-    /// # Errors
-    /// 503 when PostgreSQL cannot be asked.
-    async fn scopes_of(&self, worker: &Worker, key: &ApiKey) -> ApiResult<Option<Vec<String>>> {
-        let stored = match self.remembered(key.prefix()) {
-            Some(stored) => stored,
-            None => {
-                let stored = worker.limited(look_up(worker, key.prefix())).await?;
-                self.remember(key.prefix(), stored.clone());
-                stored
-            }
-        };
-        // The comparison's time does not tell how much of a guess is right.
-        let hash = key.sha256();
-        Ok(stored.filter(|stored| bool::from(stored.sha256.as_slice().ct_eq(&hash))).map(|stored| stored.scopes))
-    }
-
-    fn remembered(&self, prefix: &str) -> Option<Option<Stored>> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn remembered(&self, prefix: &str) -> Option<Option<Rc<Stored>>> {
+        let known = self.0.borrow();
         known.get(prefix).filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, stored)| stored.clone())
     }
 
-    fn remember(&self, prefix: &str, stored: Option<Stored>) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn remember(&self, prefix: &str, stored: Option<Rc<Stored>>) {
+        let mut known = self.0.borrow_mut();
         if known.len() >= REMEMBERED_MAX {
             known.retain(|_, (at, _)| at.elapsed() < BELIEVED);
         }
@@ -136,11 +175,15 @@ impl KeyCache {
     }
 }
 
-async fn look_up(worker: &Worker, prefix: &str) -> ApiResult<Option<Stored>> {
-    let client = worker.postgres().await?;
-    let sql = "select sha256, scopes from platform.api_keys \
-               where prefix = $1 and revoked_at is null and (expires_at is null or expires_at > now())";
-    let statement = client.prepare_cached(sql).await?;
-    let row = client.query_opt(&statement, &[&prefix]).await?;
-    row.map(|row| Ok(Stored { sha256: row.try_get(0)?, scopes: row.try_get(1)? })).transpose()
+impl Worker {
+    /// Asks PostgreSQL for a key and remembers the answer.
+    async fn look_up_key(&self, prefix: &str) -> ApiResult<Option<Rc<Stored>>> {
+        let found = self.query(async |client| Ok(api_keys::find_valid(client, prefix).await?)).await?;
+        let stored = found.map(|found| {
+            let bucket = self.shared.buckets.of(prefix, found.rate_limit);
+            Rc::new(Stored { sha256: found.sha256, scopes: found.scopes, bucket })
+        });
+        self.keys.remember(prefix, stored.clone());
+        Ok(stored)
+    }
 }

@@ -1,41 +1,56 @@
 //! Request bodies: one JSON object, its type and size checked, its members kept as the client wrote them.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderName};
 use actix_web::web::{Bytes, Payload};
+use rust_decimal::Decimal;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::encoding::Encoding;
 use super::problem::{ApiError, ApiResult, Code};
 
-/// Reads the whole body.
+const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
+
+/// How much of a body is read, and how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    /// Bytes, after decompression.
+    pub bytes_max: usize,
+    /// Until all of it must be there.
+    pub time: Duration,
+}
+
+/// Reads the whole body and decompresses it.
 ///
 /// # Errors
-/// 415 when its type is none of `types`, 413 when it has more than `bytes_max` bytes, 400 when it breaks off.
-pub(super) async fn read(
-    request: &HttpRequest,
-    payload: Payload,
-    types: &[&str],
-    bytes_max: usize,
-) -> ApiResult<Bytes> {
-    check_type(request, types)?;
+/// 415 when its type is none of `types` or its compression is not known, 413 when it has more bytes than `limit` says, 408 when
+/// it takes longer, 400 when it breaks off.
+pub(super) async fn read(request: &HttpRequest, payload: Payload, types: &[&str], limit: Limit) -> ApiResult<Bytes> {
+    media_type(request, types)?;
+    let encoding = Encoding::of(request)?;
+    let bytes_max = limit.bytes_max;
     let too_large = || ApiError::new(Code::BodyTooLarge, format!("a body may have {bytes_max} bytes"));
     let announced =
         request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > bytes_max) {
         return Err(too_large());
     }
-    let body = payload.to_bytes_limited(bytes_max).await.map_err(|_| too_large())?;
-    body.map_err(|_| ApiError::new(Code::BadRequest, "the body broke off"))
+    let body = tokio::time::timeout(limit.time, payload.to_bytes_limited(bytes_max)).await.map_err(|_| {
+        ApiError::new(Code::RequestTimeout, format!("the body did not arrive within {} ms", limit.time.as_millis()))
+    })?;
+    let body = body.map_err(|_| too_large())?;
+    encoding.decode(body.map_err(|_| ApiError::new(Code::BadRequest, "the body broke off"))?, bytes_max)
 }
 
-fn check_type(request: &HttpRequest, types: &[&str]) -> ApiResult<()> {
-    let unsupported = |detail: String| ApiError::new(Code::UnsupportedMediaType, detail);
-    if request.headers().get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(unsupported("bodies must not be compressed".to_owned()));
-    }
+/// Which of `types` the body's is.
+///
+/// # Errors
+/// 415 that lists them.
+pub(super) fn media_type<'a>(request: &HttpRequest, types: &[&'a str]) -> ApiResult<&'a str> {
     let given = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (essence, parameters) = given.split_once(';').unwrap_or((given, ""));
     let utf8 = parameters
@@ -43,10 +58,11 @@ fn check_type(request: &HttpRequest, types: &[&str]) -> ApiResult<()> {
         .filter_map(|parameter| parameter.split_once('='))
         .filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
         .all(|(_, charset)| charset.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"));
-    if utf8 && types.iter().any(|kind| essence.trim().eq_ignore_ascii_case(kind)) {
-        return Ok(());
-    }
-    Err(unsupported(format!("send Content-Type: {}", types.join(" or "))))
+    let found = types.iter().find(|kind| utf8 && essence.trim().eq_ignore_ascii_case(kind));
+    found.copied().ok_or_else(|| {
+        ApiError::new(Code::UnsupportedMediaType, format!("send Content-Type: {}", types.join(" or ")))
+            .header(ACCEPT_POST, types.join(", "))
+    })
 }
 
 /// The members of a JSON object in the client's order, each once, each with its text as written.
@@ -97,6 +113,18 @@ impl<'de> Deserialize<'de> for Members {
     }
 }
 
+/// A whole number in any of JSON's spellings: `500`, `500.0` and `5e2` are one number.
+pub(super) fn whole_number(text: &str) -> Option<i32> {
+    let number = || match text.contains(['e', 'E']) {
+        true => Decimal::from_scientific(text).ok(),
+        false => text.parse::<Decimal>().ok(),
+    };
+    serde_json::from_str(text).ok().or_else(|| {
+        let number = number().filter(|_| !text.starts_with('"') && !text.contains('_'))?;
+        i32::try_from(number.normalize()).ok().filter(|whole| Decimal::from(*whole) == number)
+    })
+}
+
 /// RFC 7396: `target` with `patch` merged in, on the texts, so that no number passes through a float.
 ///
 /// Both must be JSON; the order of members is not kept (jsonb does not keep it either).
@@ -139,6 +167,16 @@ mod tests {
             assert!(Members::parse(body.as_bytes()).is_err(), "{body}");
         }
         assert!(Members::parse(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn whole_numbers_have_several_spellings() {
+        for (text, expected) in [("500", 500), ("500.0", 500), ("5e2", 500), ("-0", 0), ("2147483647", i32::MAX)] {
+            assert_eq!(whole_number(text), Some(expected), "{text}");
+        }
+        for text in ["1.5", "\"1\"", "2147483648", "1e400", "true", "null", "1_0", "1e-1"] {
+            assert_eq!(whole_number(text), None, "{text}");
+        }
     }
 
     /// The examples of RFC 7396, appendix A, as far as the patch is an object or the whole is replaced.

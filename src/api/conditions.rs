@@ -31,6 +31,19 @@ impl IfMatch {
         Ok(Self::Versions(tags.into_iter().filter(|(weak, _)| !weak).filter_map(|(_, tag)| tag.parse().ok()).collect()))
     }
 
+    /// As `of`; where `api.require_if_match` is set, the header must be there.
+    ///
+    /// # Errors
+    /// 428 without it, 400 as `of`.
+    pub(super) fn required(request: &HttpRequest, required: bool) -> ApiResult<Self> {
+        match Self::of(request)? {
+            Self::Anything if required => {
+                Err(ApiError::new(Code::PreconditionRequired, "send If-Match with the ETag that you have read"))
+            }
+            given => Ok(given),
+        }
+    }
+
     /// Whether a resource of this version may be changed.
     ///
     /// # Errors
@@ -117,6 +130,27 @@ pub(super) struct Prefer {
     pub wait: Option<Duration>,
     /// `handling=lenient`: an answer that has not seen the token's write is better than none.
     pub lenient: bool,
+    /// `count=exact` or `count=estimated`: a list says how many there are altogether.
+    pub count: Option<Count>,
+}
+
+/// How a list is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Count {
+    /// Row by row.
+    Exact,
+    /// As the database's planner guesses: at once, and roughly right.
+    Estimated,
+}
+
+impl Count {
+    /// What `Preference-Applied` says.
+    pub(super) fn applied(self) -> &'static str {
+        match self {
+            Self::Exact => "count=exact",
+            Self::Estimated => "count=estimated",
+        }
+    }
 }
 
 impl Prefer {
@@ -131,6 +165,8 @@ impl Prefer {
             match name.trim().to_ascii_lowercase().as_str() {
                 "return" if value == "minimal" => prefer.minimal = true,
                 "handling" if value.eq_ignore_ascii_case("lenient") => prefer.lenient = true,
+                "count" if value == "exact" => prefer.count = Some(Count::Exact),
+                "count" if value == "estimated" => prefer.count = Some(Count::Estimated),
                 "wait" if prefer.wait.is_none() => {
                     let seconds = value.parse::<u64>().ok();
                     prefer.wait = seconds.map(|seconds| Duration::from_secs(seconds.min(WAIT_S_MAX)));
@@ -223,8 +259,9 @@ mod tests {
     #[test]
     fn preferences_are_read_and_others_ignored() {
         let prefer = Prefer::of(&request("prefer", "respond-async, wait=100; x=1, return=\"minimal\""));
-        assert_eq!(prefer, Prefer { minimal: true, wait: Some(Duration::from_secs(30)), lenient: false });
+        assert_eq!(prefer, Prefer { minimal: true, wait: Some(Duration::from_secs(30)), lenient: false, count: None });
         assert!(Prefer::of(&request("prefer", "wait=2, handling=lenient")).lenient);
+        assert_eq!(Prefer::of(&request("prefer", "count=exact")).count, Some(Count::Exact));
         assert_eq!(Prefer::of(&request("prefer", "wait=soon, return=representation")), Prefer::default());
     }
 

@@ -27,21 +27,42 @@ pub(super) async fn fallback(state: State, request: HttpRequest) -> ApiResult<Ht
     if request.method() == Method::GET && allowed.contains(&"GET") {
         return Err(ApiError::new(Code::NotFound, "no resource has this path; /docs lists them"));
     }
-    Err(ApiError::new(Code::MethodNotAllowed, format!("this resource knows {allow}")).header(header::ALLOW, allow))
+    Err(method_not_allowed(&allowed))
+}
+
+/// The problem of a request to a path that the document names literally and a template matches too: the handler of the
+/// template gets it because the literal path does not know its method.
+pub(super) fn wrong_method(request: &HttpRequest) -> Option<ApiError> {
+    let state = request.app_data::<State>()?;
+    let item = state.shared.openapi.0.paths.paths.get(request.path())?;
+    Some(method_not_allowed(&sorted(methods_of(item).collect())))
+}
+
+fn method_not_allowed(allowed: &[&str]) -> ApiError {
+    let allow = allowed.join(", ");
+    ApiError::new(Code::MethodNotAllowed, format!("this resource knows {allow}")).header(header::ALLOW, allow)
 }
 
 /// The methods that a path knows, OPTIONS included; empty when there is no such path.
 fn allowed(openapi: &OpenApi, path: &str) -> Vec<&'static str> {
     let mut methods: Vec<&'static str> = Vec::new();
-    for item in openapi.paths.paths.iter().filter(|(template, _)| matches(template, path)).map(|(_, item)| item) {
-        methods.extend(methods_of(item));
+    let paths = &openapi.paths.paths;
+    match paths.get(path) {
+        // What stands there literally wins over templates.
+        Some(item) => methods.extend(methods_of(item)),
+        None => methods.extend(
+            paths.iter().filter(|(template, _)| matches(template, path)).flat_map(|(_, item)| methods_of(item)),
+        ),
     }
     if PAGES.iter().any(|template| matches(template, path)) {
         methods.extend(["GET", "HEAD"]);
     }
-    if !methods.is_empty() {
-        methods.push("OPTIONS");
-    }
+    if methods.is_empty() { methods } else { sorted(methods) }
+}
+
+/// With OPTIONS, which every resource knows.
+fn sorted(mut methods: Vec<&'static str>) -> Vec<&'static str> {
+    methods.push("OPTIONS");
     methods.sort_unstable();
     methods.dedup();
     methods

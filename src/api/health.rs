@@ -16,7 +16,7 @@ use super::state::{Shared, State, Worker};
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The process lives. It asks nobody else.
-#[utoipa::path(tag = "operations", responses((status = 200, body = String, content_type = "text/plain", description = "`ok`")))]
+#[utoipa::path(tag = "operations", responses((status = 200, body = String, content_type = "text/plain", description = "`ok`"), (status = 400, body = Problem)))]
 #[get("/livez")]
 pub(crate) async fn livez(request: HttpRequest) -> ApiResult<HttpResponse> {
     Query::none(&request)?;
@@ -99,7 +99,10 @@ async fn check(name: &'static str, who: &str, probe: impl Future<Output = ApiRes
 /// Prometheus metrics of this process.
 #[utoipa::path(
     tag = "operations",
-    responses((status = 200, body = String, content_type = "text/plain", description = "Prometheus text format 0.0.4")),
+    responses(
+        (status = 200, body = String, content_type = "text/plain", description = "Prometheus text format 0.0.4"),
+        (status = 400, body = Problem),
+    ),
 )]
 #[get("/metrics")]
 pub(crate) async fn metrics(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {

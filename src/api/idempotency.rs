@@ -52,7 +52,8 @@ impl IdempotencyKey {
             return Err(bad());
         }
         let mut hash = Sha256::new();
-        for part in [request.method().as_str().as_bytes(), request.path().as_bytes(), body] {
+        let head = [request.method().as_str(), request.path(), request.query_string()].map(str::as_bytes);
+        for part in head.into_iter().chain([body]) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

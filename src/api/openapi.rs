@@ -1,7 +1,8 @@
 //! The OpenAPI 3.1 document: collected from the handlers, completed by the endpoints of the SQL files.
 
 use actix_web::http::StatusCode;
-use utoipa::openapi::path::{HttpMethod, OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{AdditionalProperties, SchemaType};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
 use utoipa::openapi::{
@@ -20,16 +21,20 @@ within about a second.\n\n\
 `Prefer: wait=5` it waits for it, without it is answered 503 `replica-behind` when the mirror is not there yet, and `pipeline-down` when it cannot come. Every analytics \
 answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-Lag-Ms`).\n\n\
 **Errors** are `application/problem+json` (RFC 9457) with a stable `code`. **Times** are RFC 3339 in UTC, ranges `[from, to)`. \
-**Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.";
+**Decimals** are strings, so that no reader rounds them. Unknown parameters and members are errors.\n\n\
+**Limits.** Every key has a rate limit: `RateLimit-Policy` and `RateLimit` say how much is left, 429 comes with `Retry-After`. \
+Answers are compressed for who accepts it, bodies may be (gzip, zstd). `Server-Timing` says where the time went, `X-Request-Id` is in \
+every answer and in the log.";
 
 /// Groups of operations, in the order that people read them.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 8] = [
     ("posts", "Posts in PostgreSQL, the system of record"),
     ("analytics", "Questions to ClickHouse, one SQL file each"),
     ("statistics", "What was built day by day"),
     ("consistency", "From a write to a read that sees it"),
     ("pipeline", "How far the mirror is, what could not be applied, and asking the sink for something"),
     ("batch", "Runs of the batch half"),
+    ("keys", "API keys, for callers with the scope admin"),
     ("operations", "For probes, monitors and tools; no key needed"),
 ];
 
@@ -49,7 +54,9 @@ pub(super) fn frame() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("pk_…")
-        .description(Some("An API key. Reading needs the scope `read`, changing `write`."))
+        .description(Some(
+            "An API key. Reading needs the scope `read`, changing `write`, keys and the pipeline `admin`.",
+        ))
         .build();
     openapi.components.get_or_insert_default().add_security_scheme("api_key", SecurityScheme::Http(bearer));
     openapi
@@ -57,11 +64,17 @@ pub(super) fn frame() -> OpenApi {
 
 /// Adds what the handlers cannot know: keys for `/v1`, and one operation a SQL file.
 pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi {
+    refuse_unknown_members(&mut openapi);
     for (path, item) in &mut openapi.paths.paths {
         let operations = [&mut item.get, &mut item.post, &mut item.put, &mut item.patch, &mut item.delete];
         for operation in operations.into_iter().flatten() {
             if path.starts_with("/v1/") && operation.security.is_none() {
                 operation.security = Some(vec![SecurityRequirement::new("api_key", Vec::<String>::new())]);
+            }
+            add_common_problems(path, operation);
+            for parameter in operation.parameters.iter_mut().flatten() {
+                let RefOr::T(parameter) = parameter else { continue };
+                parameter.schema = parameter.schema.take().map(without_null);
             }
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
@@ -71,9 +84,81 @@ pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi 
         }
     }
     for endpoint in endpoints {
-        openapi.paths.paths.insert(format!("/v1/analytics/{}", endpoint.name), analytics(endpoint));
+        let path = format!("/v1/analytics/{}", endpoint.name);
+        let mut item = analytics(endpoint);
+        if let Some(operation) = &mut item.get {
+            add_common_problems(&path, operation);
+        }
+        openapi.paths.paths.insert(path, item);
     }
     openapi
+}
+
+/// Bodies whose unknown members are refused.
+const STRICT: [&str; 3] = ["PostInput", "PostPatch", "KeyInput"];
+
+fn refuse_unknown_members(openapi: &mut OpenApi) {
+    for (name, schema) in openapi.components.iter_mut().flat_map(|components| &mut components.schemas) {
+        if let (true, RefOr::T(Schema::Object(object))) = (STRICT.contains(&name.as_str()), schema) {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
+    }
+}
+
+/// A parameter that is optional is absent, never null: there is no null in a query or a header.
+fn without_null(schema: RefOr<Schema>) -> RefOr<Schema> {
+    match schema {
+        RefOr::T(Schema::Object(mut object)) => {
+            if let SchemaType::Array(kinds) = &object.schema_type {
+                let kinds: Vec<JsonType> = kinds.iter().filter(|kind| **kind != JsonType::Null).cloned().collect();
+                object.schema_type = match kinds.as_slice() {
+                    [one] => SchemaType::Type(one.clone()),
+                    _ => SchemaType::Array(kinds),
+                };
+            }
+            RefOr::T(Schema::Object(object))
+        }
+        RefOr::T(Schema::OneOf(mut one)) => {
+            let null = |item: &RefOr<Schema>| matches!(item, RefOr::T(Schema::Object(object)) if object.schema_type == SchemaType::Type(JsonType::Null));
+            one.items.retain(|item| !null(item));
+            match one.items.pop() {
+                Some(only) if one.items.is_empty() => only,
+                Some(last) => {
+                    one.items.push(last);
+                    RefOr::T(Schema::OneOf(one))
+                }
+                None => RefOr::T(Schema::OneOf(one)),
+            }
+        }
+        other => other,
+    }
+}
+
+/// What the envelope, the key and the reading of a body can answer to every request, beside what the operation says itself.
+fn add_common_problems(path: &str, operation: &mut Operation) {
+    let has_key = operation
+        .security
+        .as_ref()
+        .is_some_and(|security| security.iter().any(|one| *one != SecurityRequirement::default()));
+    let has_body = operation.request_body.is_some();
+    let common = [
+        ("408", has_body, "request-timeout"),
+        ("413", has_body, "body-too-large"),
+        ("415", has_body, "unsupported-media-type"),
+        ("414", true, "uri-too-long"),
+        ("429", has_key, "rate-limited; `Retry-After` says when to ask again"),
+        ("503", path.starts_with("/v1/"), "overloaded"),
+    ];
+    for (status, applies, description) in common {
+        if applies && !operation.responses.responses.contains_key(status) {
+            operation.responses.responses.insert(status.to_owned(), RefOr::T(problem(description)));
+        }
+    }
+}
+
+fn problem(description: &str) -> Response {
+    let content = ContentBuilder::new().schema(Some(RefOr::Ref(Ref::from_schema_name("Problem")))).build();
+    ResponseBuilder::new().description(description).content("application/problem+json", content).build()
 }
 
 /// The media type of problems, and a description where the handler gives none.
@@ -160,10 +245,10 @@ fn schema(parameter: &Parameter) -> utoipa::openapi::Object {
     let object = ObjectBuilder::new();
     let object = match &parameter.kind {
         Type::Date => object.schema_type(JsonType::String).format(Some(SchemaFormat::KnownFormat(KnownFormat::Date))),
-        // A date is accepted too, so no format is promised.
-        Type::DateTime => {
-            object.schema_type(JsonType::String).description(Some("RFC 3339 time, or a date: its midnight in UTC"))
-        }
+        Type::DateTime => object
+            .schema_type(JsonType::String)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))
+            .description(Some("RFC 3339 time, or a date: its midnight in UTC")),
         Type::String => object
             .schema_type(JsonType::String)
             .max_length(Some(parameter.max.and_then(|max| usize::try_from(max).ok()).unwrap_or(256))),
@@ -218,9 +303,7 @@ fn responses() -> utoipa::openapi::Responses {
         ("503", "replica-behind, pipeline-down, table-unavailable, database-unavailable or overloaded"),
         ("504", "timeout"),
     ] {
-        let problem = ContentBuilder::new().schema(Some(RefOr::Ref(Ref::from_schema_name("Problem")))).build();
-        let response = ResponseBuilder::new().description(description).content("application/problem+json", problem);
-        responses = responses.response(status, response.build());
+        responses = responses.response(status, problem(description));
     }
     responses.build()
 }

@@ -2,14 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
-use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio_postgres::Row;
 use utoipa::ToSchema;
-use utoipa::openapi::schema::SchemaType;
-use utoipa::openapi::{Object, ObjectBuilder, Type};
-
-use super::problem::{ApiError, ApiResult};
+use utoipa::openapi::schema::{AnyOfBuilder, ArrayBuilder, SchemaType};
+use utoipa::openapi::{KnownFormat, Object, ObjectBuilder, Schema, SchemaFormat, Type};
 
 /// What raters or a model think of a post. More labels may come.
 #[derive(Debug, ToSchema)]
@@ -26,7 +22,8 @@ pub(super) enum Label {
 pub(super) const LABELS: [&str; 4] = ["positive", "neutral", "negative", "mixed"];
 
 /// A post.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "describes the answer in the OpenAPI document; `post_json` writes it")]
 pub(super) struct Post {
     /// Given by the database.
     #[schema(example = 4711)]
@@ -83,64 +80,100 @@ pub(super) struct Post {
 }
 
 /// A page of posts.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "describes the answer in the OpenAPI document; `posts_list` writes it")]
 pub(super) struct PostPage {
-    /// The posts, in the order that was asked for.
-    pub items: Vec<Post>,
+    /// The posts, in the order that was asked for; with `fields`, only these members of them.
+    #[schema(value_type = Vec<PostFields>)]
+    items: Vec<PostFields>,
     /// Cursor of the next page; null on the last one.
     #[schema(required = true)]
-    pub next: Option<String>,
+    next: Option<String>,
+    /// Cursor of the page before; null on the first one.
+    #[schema(required = true)]
+    prev: Option<String>,
+    /// Posts that match; only with `Prefer: count=`.
+    total: Option<i64>,
 }
 
-/// What a client may write; `PUT` and `POST` need platform, post_id, content, sentiment_label and posted_at.
+/// A post, or those members of it that `fields` names.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "describes the answer in the OpenAPI document; `post_json` writes it")]
+pub(super) struct PostFields {
+    id: Option<i64>,
+    platform: Option<String>,
+    post_id: Option<String>,
+    author: Option<String>,
+    content: Option<String>,
+    lang: Option<String>,
+    topic: Option<String>,
+    hashtags: Option<Vec<Option<String>>>,
+    sentiment_label: Option<Label>,
+    sentiment_score: Option<String>,
+    confidence: Option<String>,
+    likes: Option<i32>,
+    replies: Option<i32>,
+    shares: Option<i32>,
+    model_name: Option<String>,
+    #[schema(value_type = Value, required = false)]
+    raw: Option<Box<RawValue>>,
+    posted_at: Option<DateTime<Utc>>,
+    created_at: Option<DateTime<Utc>>,
+    updated_at: Option<DateTime<Utc>>,
+    row_version: Option<i64>,
+}
+
+/// What a client may write; `PUT` and `POST` need platform, post_id, content, sentiment_label and posted_at. No text may contain
+/// U+0000.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "describes the body in the OpenAPI document; `post_input` reads it")]
 pub(super) struct PostInput {
-    /// Where it was posted; at most 64 bytes.
-    #[schema(example = "twitter", max_length = 64, min_length = 1)]
+    /// Where it was posted.
+    #[schema(example = "twitter", max_length = 64, min_length = 1, pattern = "^[^\\u0000]*$")]
     platform: String,
-    /// Its name there; unique with `platform`; at most 512 bytes.
-    #[schema(example = "1234567890", max_length = 512, min_length = 1)]
+    /// Its name there; unique with `platform`.
+    #[schema(example = "1234567890", max_length = 512, min_length = 1, pattern = "^[^\\u0000]*$")]
     post_id: String,
     /// Who wrote it.
-    #[schema(max_length = 512)]
+    #[schema(max_length = 512, pattern = "^[^\\u0000]*$")]
     author: Option<String>,
     /// Its text.
-    #[schema(example = "Yay. Another good phone interview.")]
+    #[schema(example = "Yay. Another good phone interview.", pattern = "^[^\\u0000]*$")]
     content: String,
     /// Language, as the source spells it.
-    #[schema(example = "en", max_length = 64)]
+    #[schema(example = "en", max_length = 64, pattern = "^[^\\u0000]*$")]
     lang: Option<String>,
     /// Topic.
-    #[schema(max_length = 512)]
+    #[schema(max_length = 512, pattern = "^[^\\u0000]*$")]
     topic: Option<String>,
-    /// Hashtags without the sign; at most 256.
-    #[schema(max_items = 256)]
+    /// Hashtags without the sign, each of at most 512 characters.
+    #[schema(schema_with = hashtags_input, required = false)]
     hashtags: Option<Vec<String>>,
     /// What raters or a model think of it.
     sentiment_label: Label,
     /// −1..1, at most three decimals; a string or a number.
-    #[schema(schema_with = decimal_input, required = false)]
+    #[schema(schema_with = score_input, required = false)]
     sentiment_score: Option<Decimal>,
     /// 0..1, at most three decimals; a string or a number.
-    #[schema(schema_with = decimal_input, required = false)]
+    #[schema(schema_with = confidence_input, required = false)]
     confidence: Option<Decimal>,
     /// Likes; 0 without.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 2147483647)]
     likes: Option<i32>,
     /// Replies; 0 without.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 2147483647)]
     replies: Option<i32>,
     /// Shares; 0 without.
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 2147483647)]
     shares: Option<i32>,
     /// Who judged the sentiment.
-    #[schema(max_length = 256)]
+    #[schema(max_length = 256, pattern = "^[^\\u0000]*$")]
     model_name: Option<String>,
-    /// What the source delivered, any JSON.
+    /// What the source delivered: any JSON that PostgreSQL's jsonb can hold.
     #[schema(value_type = Value, required = false)]
     raw: Option<Box<RawValue>>,
-    /// When it was posted: RFC 3339, at most microseconds.
+    /// When it was posted: RFC 3339 with at most microseconds, from 1900 to 2299; a date is its midnight in UTC.
+    #[schema(schema_with = moment_input)]
     posted_at: DateTime<Utc>,
 }
 
@@ -148,72 +181,94 @@ pub(super) struct PostInput {
 #[derive(Debug, ToSchema)]
 #[allow(dead_code, reason = "describes the body in the OpenAPI document; `post_input` reads it")]
 pub(super) struct PostPatch {
+    #[schema(schema_with = platform_input, required = false)]
     platform: Option<String>,
+    #[schema(schema_with = post_id_input, required = false)]
     post_id: Option<String>,
+    #[schema(max_length = 512, pattern = "^[^\\u0000]*$")]
     author: Option<String>,
+    #[schema(schema_with = content_input, required = false)]
     content: Option<String>,
+    #[schema(max_length = 64, pattern = "^[^\\u0000]*$")]
     lang: Option<String>,
+    #[schema(max_length = 512, pattern = "^[^\\u0000]*$")]
     topic: Option<String>,
+    #[schema(schema_with = hashtags_input, required = false)]
     hashtags: Option<Vec<String>>,
+    #[schema(schema_with = label_input, required = false)]
     sentiment_label: Option<Label>,
-    #[schema(schema_with = decimal_input, required = false)]
+    #[schema(schema_with = score_input, required = false)]
     sentiment_score: Option<Decimal>,
-    #[schema(schema_with = decimal_input, required = false)]
+    #[schema(schema_with = confidence_input, required = false)]
     confidence: Option<Decimal>,
-    #[schema(minimum = 0, example = 12)]
+    #[schema(minimum = 0, maximum = 2147483647, example = 12)]
     likes: Option<i32>,
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 2147483647)]
     replies: Option<i32>,
-    #[schema(minimum = 0)]
+    #[schema(minimum = 0, maximum = 2147483647)]
     shares: Option<i32>,
+    #[schema(max_length = 256, pattern = "^[^\\u0000]*$")]
     model_name: Option<String>,
     #[schema(value_type = Value, required = false)]
     raw: Option<Box<RawValue>>,
+    #[schema(schema_with = moment_input, required = false)]
     posted_at: Option<DateTime<Utc>>,
 }
 
-/// A decimal that a client writes: a string or a number.
-fn decimal_input() -> Object {
-    let kinds = SchemaType::Array(vec![Type::String, Type::Number, Type::Null]);
-    ObjectBuilder::new().schema_type(kinds).examples([serde_json::json!("0.361")]).build()
+/// What no text may contain.
+const NO_NUL: &str = "^[^\\u0000]*$";
+
+/// A text that must not be null.
+fn text_input(length_min: Option<usize>, length_max: Option<usize>) -> Object {
+    let text = ObjectBuilder::new().schema_type(Type::String).pattern(Some(NO_NUL));
+    text.min_length(length_min).max_length(length_max).build()
 }
 
-impl Post {
-    /// From a row of `posts_sql::COLUMNS`.
-    ///
-    /// # Errors
-    /// 500 when a column holds what the API cannot carry, such as a two-dimensional array.
-    pub(super) fn from_row(row: &Row) -> ApiResult<Self> {
-        Ok(Self {
-            id: row.try_get("id")?,
-            platform: row.try_get("platform")?,
-            post_id: row.try_get("post_id")?,
-            author: row.try_get("author")?,
-            content: row.try_get("content")?,
-            lang: row.try_get("lang")?,
-            topic: row.try_get("topic")?,
-            hashtags: row.try_get("hashtags")?,
-            sentiment_label: row.try_get("sentiment_label")?,
-            sentiment_score: row.try_get("sentiment_score")?,
-            confidence: row.try_get("confidence")?,
-            likes: row.try_get("likes")?,
-            replies: row.try_get("replies")?,
-            shares: row.try_get("shares")?,
-            model_name: row.try_get("model_name")?,
-            raw: row
-                .try_get::<_, Option<String>>("raw")?
-                .map(RawValue::from_string)
-                .transpose()
-                .map_err(ApiError::internal)?,
-            posted_at: row.try_get("posted_at")?,
-            created_at: row.try_get("created_at")?,
-            updated_at: row.try_get("updated_at")?,
-            row_version: row.try_get("row_version")?,
-        })
-    }
+fn platform_input() -> Object {
+    text_input(Some(1), Some(64))
+}
 
-    /// The value of its `ETag` header.
-    pub(super) fn etag(&self) -> String {
-        format!("\"{}\"", self.row_version)
-    }
+fn post_id_input() -> Object {
+    text_input(Some(1), Some(512))
+}
+
+fn content_input() -> Object {
+    text_input(None, None)
+}
+
+fn label_input() -> Object {
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(LABELS)).build()
+}
+
+fn moment_input() -> Object {
+    let format = SchemaFormat::KnownFormat(KnownFormat::DateTime);
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(format))
+        .examples([serde_json::json!("2014-01-31T09:30:00Z")])
+        .build()
+}
+
+fn hashtags_input() -> Schema {
+    let kinds = SchemaType::Array(vec![Type::Array, Type::Null]);
+    let texts = ArrayBuilder::new().schema_type(kinds).max_items(Some(256)).items(text_input(None, Some(512)));
+    Schema::Array(texts.build())
+}
+
+/// A decimal that a client writes: a string, a number, or null.
+fn decimal_input(pattern: &str, min: i32) -> Schema {
+    let text =
+        ObjectBuilder::new().schema_type(Type::String).pattern(Some(pattern)).examples([serde_json::json!("0.361")]);
+    let number =
+        ObjectBuilder::new().schema_type(Type::Number).minimum(Some(min)).maximum(Some(1)).multiple_of(Some(0.001));
+    let null = ObjectBuilder::new().schema_type(Type::Null);
+    Schema::AnyOf(AnyOfBuilder::new().item(text.build()).item(number.build()).item(null.build()).build())
+}
+
+fn score_input() -> Schema {
+    decimal_input(r"^-?(0(\.[0-9]{1,3})?|1(\.0{1,3})?)$", -1)
+}
+
+fn confidence_input() -> Schema {
+    decimal_input(r"^(0(\.[0-9]{1,3})?|1(\.0{1,3})?)$", 0)
 }

@@ -11,15 +11,15 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::body::Members;
+use super::body::{Members, whole_number};
 use super::post::LABELS;
 use super::problem::{ApiError, ApiResult, Code, FieldError};
 use crate::catalog::endpoint_parameter::{Refused, parse_moment};
 
 /// What a member holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// Text of at most so many bytes.
+pub(super) enum Kind {
+    /// Text of at most so many characters.
     Text(usize),
     /// One of the labels.
     Label,
@@ -48,7 +48,8 @@ enum Absent {
 pub(super) struct Column {
     /// Its name in the body and in the table.
     pub name: &'static str,
-    kind: Kind,
+    /// What it holds.
+    pub kind: Kind,
     absent: Absent,
 }
 
@@ -56,8 +57,9 @@ const fn column(name: &'static str, kind: Kind, absent: Absent) -> Column {
     Column { name, kind, absent }
 }
 
-/// All of them. The limits keep the unique index on (platform, post_id) below PostgreSQL's 2704 bytes an entry.
-const COLUMNS: &[Column] = &[
+/// All of them. The limits keep the unique index on (platform, post_id) below PostgreSQL's 2704 bytes an entry, four bytes a
+/// character.
+pub(super) const COLUMNS: &[Column] = &[
     column("platform", Kind::Text(64), Absent::Refuse),
     column("post_id", Kind::Text(512), Absent::Refuse),
     column("author", Kind::Text(512), Absent::Null),
@@ -78,7 +80,7 @@ const COLUMNS: &[Column] = &[
 
 const READ_ONLY: [&str; 4] = ["id", "created_at", "updated_at", "row_version"];
 const HASHTAGS_MAX: usize = 256;
-const HASHTAG_BYTES_MAX: usize = 512;
+const HASHTAG_CHARS_MAX: usize = 512;
 
 /// A value on its way into a column.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,13 +115,13 @@ impl Column {
             return self.without();
         }
         match self.kind {
-            Kind::Text(bytes_max) => read_text(text, bytes_max).and_then(|text| self.not_empty(text)),
+            Kind::Text(chars_max) => read_text(text, chars_max).and_then(|text| self.not_empty(text)),
             Kind::Label => match json::<String>(text).filter(|word| LABELS.contains(&word.as_str())) {
                 Some(word) => Ok(Value::Text(Some(word))),
                 None => Err(Refused(format!("must be one of {}", LABELS.join(", ")))),
             },
             Kind::Decimal(min, max) => read_decimal(text, min, max),
-            Kind::Count => match json::<i32>(text).filter(|number| *number >= 0) {
+            Kind::Count => match whole_number(text).filter(|number| *number >= 0) {
                 Some(number) => Ok(Value::Int(number)),
                 None => Err(Refused("must be a whole number from 0 to 2147483647".to_owned())),
             },
@@ -212,6 +214,17 @@ impl Changes {
         if errors.is_empty() { Ok(Self(changes)) } else { Err(ApiError::fields(Code::InvalidBody, errors)) }
     }
 
+    /// What makes the post unique: its platform and its name there; empty texts when they are not among the changes.
+    pub(super) fn identity(&self) -> (&str, &str) {
+        let text = |name: &str| {
+            self.0.iter().find(|(column, _)| column.name == name).map_or("", |(_, value)| match value {
+                Value::Text(Some(text)) => text,
+                _ => "",
+            })
+        };
+        (text("platform"), text("post_id"))
+    }
+
     /// The new text of `raw`, if it is among the changes.
     pub(super) fn raw_mut(&mut self) -> Option<&mut String> {
         self.0.iter_mut().find_map(|(column, value)| match (column.kind, value) {
@@ -225,26 +238,31 @@ fn json<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
-fn read_text(text: &str, bytes_max: usize) -> Result<String, Refused> {
+fn read_text(text: &str, chars_max: usize) -> Result<String, Refused> {
     let text: String = json(text).ok_or_else(|| Refused("must be a string".to_owned()))?;
     if text.contains('\0') {
         return Err(Refused("must not contain the character U+0000".to_owned()));
     }
-    if text.len() > bytes_max {
-        return Err(Refused(format!("must have at most {bytes_max} bytes in UTF-8")));
+    if longer(&text, chars_max) {
+        return Err(Refused(format!("must have at most {chars_max} characters")));
     }
     Ok(text)
+}
+
+/// Whether a text has more characters; one that is short in bytes need not be counted.
+fn longer(text: &str, chars_max: usize) -> bool {
+    text.len() > chars_max && text.chars().count() > chars_max
 }
 
 fn read_texts(text: &str) -> Result<Value, Refused> {
     let bad = || {
         Refused(format!(
-            "must be a list of at most {HASHTAGS_MAX} strings of at most {HASHTAG_BYTES_MAX} bytes, without U+0000"
+            "must be a list of at most {HASHTAGS_MAX} strings of at most {HASHTAG_CHARS_MAX} characters, without U+0000"
         ))
     };
     let texts: Vec<String> = json(text).ok_or_else(bad)?;
-    let fits =
-        texts.len() <= HASHTAGS_MAX && texts.iter().all(|text| text.len() <= HASHTAG_BYTES_MAX && !text.contains('\0'));
+    let fits = texts.len() <= HASHTAGS_MAX
+        && texts.iter().all(|text| !longer(text, HASHTAG_CHARS_MAX) && !text.contains('\0'));
     if fits { Ok(Value::Texts(texts)) } else { Err(bad()) }
 }
 

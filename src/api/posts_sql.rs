@@ -5,7 +5,6 @@
 
 use std::fmt::Write as _;
 
-use chrono::{DateTime, Utc};
 use deadpool_postgres::GenericClient as Cached;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row};
@@ -13,9 +12,9 @@ use tokio_postgres::{GenericClient, Row};
 use super::post_input::Changes;
 use crate::domain::Lsn;
 
-/// The columns of `Post`.
+/// The columns of `Post`, in the order of `post_json::Fields::default`.
 pub(super) const COLUMNS: &str = "id, platform, post_id, author, content, lang, topic, hashtags, sentiment_label, sentiment_score, \
-    confidence, likes, replies, shares, model_name, raw::text as raw, posted_at, created_at, updated_at, row_version";
+    confidence, likes, replies, shares, model_name, raw, posted_at, created_at, updated_at, row_version";
 
 /// Name of the constraint that makes (platform, post_id) unique.
 pub(super) const UNIQUE: &str = "sentiment_social_platform_post_id_key";
@@ -81,59 +80,17 @@ pub(super) async fn position(client: &impl Cached) -> DriverResult<Option<Lsn>> 
     Ok(text.parse().ok())
 }
 
-/// What a list shows.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Filter {
-    /// Exact values of columns; the names are ours.
-    pub equal: Vec<(&'static str, String)>,
-    /// First `posted_at`.
-    pub posted_from: Option<DateTime<Utc>>,
-    /// First `posted_at` that is too late.
-    pub posted_to: Option<DateTime<Utc>>,
-    /// Oldest first instead of newest first.
-    pub oldest_first: bool,
-}
-
-/// The posts behind `after` in the filter's order, at most `limit`.
-pub(super) async fn list(
-    client: &impl GenericClient,
-    filter: &Filter,
-    after: Option<(DateTime<Utc>, i64)>,
-    limit: i64,
-) -> DriverResult<Vec<Row>> {
-    let mut bound = Bound::default();
-    let mut conditions = String::from("true");
-    for (column, value) in &filter.equal {
-        let written = bound.add(Some((value, Type::TEXT)), |number| format!("${number}"));
-        let _ = write!(conditions, " and {column} = {written}");
-    }
-    for (operator, moment) in [(">=", &filter.posted_from), ("<", &filter.posted_to)] {
-        if let Some(moment) = moment {
-            let written = bound.add(Some((moment, Type::TIMESTAMPTZ)), |number| format!("${number}"));
-            let _ = write!(conditions, " and posted_at {operator} {written}");
-        }
-    }
-    let (direction, beyond) = if filter.oldest_first { ("asc", ">") } else { ("desc", "<") };
-    if let Some((posted_at, id)) = &after {
-        let posted_at = bound.add(Some((posted_at, Type::TIMESTAMPTZ)), |number| format!("${number}"));
-        let id = bound.add(Some((id, Type::INT8)), |number| format!("${number}"));
-        let _ = write!(conditions, " and (posted_at, id) {beyond} ({posted_at}, {id})");
-    }
-    let limit = bound.add(Some((&limit, Type::INT8)), |number| format!("${number}"));
-    let sql = format!(
-        "select {COLUMNS} from public.sentiment_social where {conditions} \
-         order by posted_at {direction}, id {direction} limit {limit}"
-    );
-    client.query_typed(&sql, &bound.0).await
-}
-
 /// Values in the order of their placeholders.
 #[derive(Default)]
-struct Bound<'a>(Vec<(&'a (dyn ToSql + Sync), Type)>);
+pub(super) struct Bound<'a>(pub Vec<(&'a (dyn ToSql + Sync), Type)>);
 
 impl<'a> Bound<'a> {
     /// Binds `value` and returns its placeholder, or `default`.
-    fn add(&mut self, value: Option<(&'a (dyn ToSql + Sync), Type)>, placeholder: impl Fn(usize) -> String) -> String {
+    pub(super) fn add(
+        &mut self,
+        value: Option<(&'a (dyn ToSql + Sync), Type)>,
+        placeholder: impl Fn(usize) -> String,
+    ) -> String {
         match value {
             Some(value) => {
                 self.0.push(value);

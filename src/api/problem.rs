@@ -58,6 +58,7 @@ codes! {
     TokenNotSupported "consistency-not-supported" BAD_REQUEST "This resource takes no consistency token" "Statistics are built in batch; /v1/analytics takes tokens.";
     Unauthorized "unauthorized" UNAUTHORIZED "An API key is needed" "Send `Authorization: Bearer pk_…` with a key that is neither expired nor revoked.";
     Forbidden "forbidden" FORBIDDEN "The API key does not allow this" "Use a key with the scope that `detail` names.";
+    RequestTimeout "request-timeout" REQUEST_TIMEOUT "The request took too long to arrive" "Send the body without pauses.";
     NotFound "not-found" NOT_FOUND "There is no such resource" "Check the path and the id.";
     MethodNotAllowed "method-not-allowed" METHOD_NOT_ALLOWED "The resource does not know this method" "`Allow` lists the methods it knows.";
     NotAcceptable "not-acceptable" NOT_ACCEPTABLE "No acceptable format" "`detail` lists the formats that exist.";
@@ -65,12 +66,16 @@ codes! {
     Conflict "conflict" CONFLICT "The request contradicts what is stored" "Read the current state and decide anew.";
     KeyInUse "idempotency-key-in-use" CONFLICT "A request with this Idempotency-Key is still running" "Repeat the request after `Retry-After` seconds to get its answer.";
     OtherLog "other-log" CONFLICT "The consistency token is of another log" "The database was restored or failed over since that write; read without the token.";
+    OwnKey "own-key" CONFLICT "A key cannot revoke itself" "Use another key with the scope `admin`, or `platform keys revoke`.";
     PreconditionFailed "precondition-failed" PRECONDITION_FAILED "The resource has changed" "Read it again and repeat the change with its new ETag.";
+    PreconditionRequired "precondition-required" PRECONDITION_REQUIRED "If-Match is required" "Read the resource and send its ETag in `If-Match`; `*` overwrites whatever is there.";
     BodyTooLarge "body-too-large" PAYLOAD_TOO_LARGE "The body is too large" "`detail` has the limit.";
+    UriTooLong "uri-too-long" URI_TOO_LONG "The path and the query are too long" "`detail` has the limit.";
     UnsupportedMediaType "unsupported-media-type" UNSUPPORTED_MEDIA_TYPE "The body's type is not supported" "`detail` lists the types that are.";
     InvalidBody "invalid-body" UNPROCESSABLE_ENTITY "The body's content is wrong" "`errors` points at each member and says what is accepted.";
     KeyReused "idempotency-key-reused" UNPROCESSABLE_ENTITY "This Idempotency-Key belongs to another request" "Use a new key for a new request.";
     ResultTooLarge "result-too-large" UNPROCESSABLE_ENTITY "The answer would be too large" "Ask for a shorter span, a coarser interval or fewer groups.";
+    RateLimited "rate-limited" TOO_MANY_REQUESTS "The key has used up its rate limit" "Repeat the request after `Retry-After` seconds; `RateLimit` says how much is left.";
     Internal "internal" INTERNAL_SERVER_ERROR "Something unexpected happened" "Report the request_id; the log has the cause.";
     DatabaseUnavailable "database-unavailable" SERVICE_UNAVAILABLE "A database cannot be reached" "Repeat the request later.";
     Overloaded "overloaded" SERVICE_UNAVAILABLE "Too many requests at once" "Repeat the request after `Retry-After` seconds.";
@@ -101,6 +106,18 @@ impl FieldError {
     pub(super) fn member(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
         let pointer = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
         Self { pointer: Some(pointer), parameter: None, code, detail: detail.into() }
+    }
+
+    /// The same about the `index`th item of a list.
+    #[must_use]
+    pub(super) fn of_item(mut self, index: usize) -> Self {
+        self.pointer = Some(format!("/{index}{}", self.pointer.unwrap_or_default()));
+        self
+    }
+
+    /// About a whole item of a list.
+    pub(super) fn item(index: usize, code: &'static str, detail: impl Into<String>) -> Self {
+        Self { pointer: Some(format!("/{index}")), parameter: None, code, detail: detail.into() }
     }
 
     /// About a query parameter.
@@ -165,6 +182,16 @@ impl ApiError {
         Self { errors, ..Self::new(code, detail) }
     }
 
+    /// A problem of many items of a body, none of which may go unnamed.
+    pub(super) fn items(code: Code, detail: impl Into<String>, errors: Vec<FieldError>) -> Self {
+        Self { errors, ..Self::new(code, detail) }
+    }
+
+    /// Each thing that is wrong with the request.
+    pub(super) fn into_parts(self) -> (Code, String, Vec<FieldError>) {
+        (self.code, self.detail, self.errors)
+    }
+
     /// A defect of this program or of a file of it. `cause` goes to the log only.
     pub(super) fn internal(cause: impl fmt::Display) -> Self {
         Self::new(Code::Internal, "the log has the cause under this request_id").because(cause)
@@ -215,6 +242,10 @@ impl ApiError {
             errors: self.errors.clone(),
         };
         let mut response = HttpResponse::build(self.code.status());
+        if matches!(self.code, Code::RequestTimeout | Code::BodyTooLarge) {
+            // The rest of the body is not waited for.
+            response.force_close();
+        }
         for (name, value) in &self.headers {
             response.insert_header((name.clone(), value.clone()));
         }

@@ -14,6 +14,7 @@ use super::problem::{ApiError, ApiResult, Code, Problem};
 use super::query::Query;
 use super::state::{State, Worker};
 use crate::catalog::endpoint_parameter::format_moment;
+use crate::store::pool::Connection;
 use crate::store::requests::{self, Record, Standing};
 
 const PATH: &str = "/v1/pipeline/requests";
@@ -94,7 +95,7 @@ pub(crate) async fn get_request(
     negotiate(&request, &[JSON])?;
     let none = || ApiError::new(Code::NotFound, "there is no request with this number");
     let id = id.parse::<i64>().ok().filter(|id| *id > 0 && id.to_string() == *id_text(&request)).ok_or_else(none)?;
-    let found = state.limited(async { find(&state, id).await }).await?;
+    let found = find(&state, id).await?;
     Ok(HttpResponse::Ok().json(PipelineRequest::from(found.ok_or_else(none)?)))
 }
 
@@ -103,9 +104,8 @@ fn id_text(request: &HttpRequest) -> &str {
 }
 
 async fn find(worker: &Worker, id: i64) -> ApiResult<Option<Record>> {
-    let client = worker.postgres().await?;
     let pipeline = &worker.shared.pipeline;
-    requests::find(&**client, pipeline, id).await.map_err(ApiError::internal)
+    worker.query(async |client| requests::find(&***client, pipeline, id).await.map_err(ApiError::internal)).await
 }
 
 /// Asks for something and answers 202 with where to look for its end; with an `Idempotency-Key` a repeated request asks once.
@@ -122,8 +122,7 @@ pub(super) async fn submit(
 ) -> ApiResult<HttpResponse> {
     let key = IdempotencyKey::of(request, caller, body)?;
     let by = if caller.is_empty() { "the API".to_owned() } else { format!("API key {caller}") };
-    let work = async {
-        let mut client = state.postgres().await?;
+    let work = async |client: &mut Connection| {
         let transaction = client.transaction().await?;
         if let Some(key) = &key
             && let Some(answer) = key.begin(&transaction).await?
@@ -144,7 +143,7 @@ pub(super) async fn submit(
         transaction.commit().await?;
         Ok((answer, false))
     };
-    let (answer, replayed) = state.limited(work).await?;
+    let (answer, replayed) = state.query(work).await?;
     let mut response = HttpResponse::build(answer.status);
     for (name, value) in &answer.headers {
         response.insert_header((name.as_str(), value.as_str()));

@@ -313,7 +313,7 @@ async fn order<T: serde::de::DeserializeOwned>(
 ) -> ApiResult<(T, actix_web::web::Bytes)> {
     Query::none(request)?;
     negotiate(request, &[JSON])?;
-    let body = body::read(request, payload, &[JSON], state.shared.settings.body_bytes_max).await?;
+    let body = body::read(request, payload, &[JSON], state.shared.body_limit()).await?;
     let value: Value = serde_json::from_slice(&body).map_err(|error| {
         ApiError::new(Code::InvalidJson, format!("line {} column {}", error.line(), error.column()))
     })?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::dev::{ServiceFactory, ServiceRequest};
 use actix_web::middleware::{Compress, from_fn};
-use actix_web::{App, HttpResponse, HttpServer, get, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, get, web};
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::runtime::Handle;
@@ -19,13 +19,21 @@ use utoipa_actix_web::{AppExt as _, UtoipaApp, scope};
 use super::answers::Answers;
 use super::auth::KeyCache;
 use super::connector::ConnectorWatch;
+use super::cors::Origins;
+use super::durations::Durations;
 use super::envelope::envelope;
+use super::overload::Places;
 use super::pipeline_health::PipelineHealth;
+use super::problem::{ApiResult, Problem};
+use super::query::Query;
+use super::rate_limit::Buckets;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
-use super::{analytics, endpoints, fallback, health, idempotency, openapi, pages, posts, stats};
+use super::{
+    analytics, dead_letters, endpoints, events, fallback, health, idempotency, keys, lag, openapi, pages, pipeline,
+    pipeline_tables, posts, posts_batch, posts_list, requests, runs, stats,
+};
 use super::{consistency_resource, stats_freshness};
-use super::{dead_letters, events, lag, pipeline, pipeline_tables, requests, runs};
 use crate::config::{self, Auth, Settings};
 use crate::domain::Failure;
 use crate::shutdown::Shutdown;
@@ -134,7 +142,8 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         pipeline: settings.sink.pipeline.clone(),
         replica: Replica::start(clickhouse, settings.sink.pipeline.clone(), shutdown),
         clickhouse: limited,
-        keys: KeyCache::default(),
+        buckets: Buckets::new(settings.api.rate_limit_requests, settings.api.rate_limit_window_s),
+        origins: Origins::parse(&settings.api.cors_origins)?,
         endpoints,
         daily: endpoints::daily()?,
         aggregates: store::aggregates::all(&settings.etl.aggregates_dir)?,
@@ -170,7 +179,16 @@ fn limits(settings: &Settings) -> Limits {
 fn worker(shared: &Arc<Shared>, postgres: &config::Postgres, limits: Limits, runtime: Handle) -> State {
     let pool = Pool::new(postgres, limits, runtime).expect("settings that were checked at the start");
     shared.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
-    web::Data::new(Worker { shared: Arc::clone(shared), pool })
+    let api = &shared.settings;
+    let part = |all: usize| Places::new(all.div_ceil(worker_count(api.workers)));
+    web::Data::new(Worker {
+        shared: Arc::clone(shared),
+        pool,
+        keys: KeyCache::default(),
+        durations: Durations::default(),
+        in_flight: part(api.in_flight_max),
+        waiting: part(api.postgres_waiting_max),
+    })
 }
 
 fn worker_count(configured: usize) -> usize {
@@ -187,7 +205,8 @@ where
 {
     let v1 = scope("/v1")
         .service(posts::create_post)
-        .service(posts::list_posts)
+        .service(posts_batch::create_posts)
+        .service(posts_list::list_posts)
         .service(posts::get_post)
         .service(posts::patch_post)
         .service(posts::put_post)
@@ -214,6 +233,9 @@ where
         .service(runs::get_reconciliation)
         .service(runs::start_reconciliation)
         .service(events::get_events)
+        .service(keys::list_keys)
+        .service(keys::create_key)
+        .service(keys::revoke_key)
         .service(health::get_version);
     app.into_utoipa_app()
         .openapi(openapi::frame())
@@ -234,10 +256,11 @@ where
 }
 
 /// This document.
-#[utoipa::path(tag = "operations", responses((status = 200, body = Object, description = "OpenAPI 3.1")))]
+#[utoipa::path(tag = "operations", responses((status = 200, body = Object, description = "OpenAPI 3.1"), (status = 400, body = Problem)))]
 #[get("/openapi.json")]
-async fn openapi_json(state: State) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(state.shared.openapi.1.clone())
+async fn openapi_json(state: State, request: HttpRequest) -> ApiResult<HttpResponse> {
+    Query::none(&request)?;
+    Ok(HttpResponse::Ok().content_type("application/json").body(state.shared.openapi.1.clone()))
 }
 
 /// Removes expired idempotency keys now and then. Every process does: they take different rows or none.

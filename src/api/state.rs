@@ -6,19 +6,26 @@ use std::time::Duration;
 
 use actix_web::web;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::answers::Answers;
 use super::auth::KeyCache;
+use super::body;
 use super::connector::ConnectorWatch;
+use super::context;
+use super::cors::Origins;
 use super::database_errors::timeout;
+use super::durations::Durations;
+use super::overload::Places;
 use super::pipeline_health::PipelineHealth;
-use super::problem::{ApiError, ApiResult};
+use super::problem::{ApiError, ApiResult, Code};
+use super::rate_limit::Buckets;
 use super::replica::Replica;
 use crate::catalog::Aggregate;
 use crate::catalog::endpoint::Endpoint;
 use crate::config;
 use crate::store::clickhouse::ClickHouse;
-use crate::store::pool::{Connection, Pool, Status};
+use crate::store::pool::{AcquireError, Connection, Pool, Status};
 
 /// Extractor of the worker's state.
 pub(super) type State = web::Data<Worker>;
@@ -36,8 +43,10 @@ pub(super) struct Shared {
     pub clickhouse: ClickHouse,
     /// How far the mirror is.
     pub replica: Replica,
-    /// API keys looked up lately.
-    pub keys: KeyCache,
+    /// Rate limits of keys.
+    pub buckets: Buckets,
+    /// Origins whose scripts may call.
+    pub origins: Origins,
     /// Analytics endpoints by name.
     pub endpoints: Vec<Endpoint>,
     /// The statement behind `/v1/stats/daily`.
@@ -73,6 +82,14 @@ pub(super) struct Worker {
     pub shared: Arc<Shared>,
     /// This worker's connections.
     pub pool: Pool,
+    /// API keys looked up lately.
+    pub keys: KeyCache,
+    /// Durations of requests, by route.
+    pub durations: Durations,
+    /// Places of requests in flight.
+    pub in_flight: Places,
+    /// Places of requests that wait for a connection.
+    pub waiting: Places,
 }
 
 impl std::fmt::Debug for Shared {
@@ -88,6 +105,12 @@ impl Shared {
     /// Longest that a query may take in either database.
     pub(super) fn query_timeout(&self) -> Duration {
         Duration::from_millis(self.settings.query_timeout_ms)
+    }
+
+    /// How much of a request's body is read.
+    pub(super) fn body_limit(&self) -> body::Limit {
+        let time = Duration::from_millis(self.settings.body_timeout_ms);
+        body::Limit { bytes_max: self.settings.body_bytes_max, time }
     }
 
     /// Whether the process is about to end.
@@ -113,7 +136,30 @@ impl Worker {
     /// # Errors
     /// 503 when none is free in time or PostgreSQL is away.
     pub(super) async fn postgres(&self) -> ApiResult<Connection> {
+        let _place = self.waiting.take().ok_or_else(crowded)?;
         Ok(self.pool.get().await?)
+    }
+
+    /// Runs work on a PostgreSQL connection. When the client hangs up, or the time is over, the statement is cancelled.
+    ///
+    /// # Errors
+    /// Those of the work, 503 when no connection is free in time, 504.
+    pub(super) async fn query<T>(&self, work: impl AsyncFnOnce(&mut Connection) -> ApiResult<T>) -> ApiResult<T> {
+        let began = Instant::now();
+        let outcome = self.limited(async {
+            let place = self.waiting.take().ok_or_else(crowded)?;
+            let mut lease = self.pool.lease().await?;
+            drop(place);
+            let Some(connection) = lease.connection() else {
+                return Err(ApiError::internal("a lease without connection"));
+            };
+            let outcome = work(connection).await;
+            lease.finish();
+            outcome
+        });
+        let outcome = outcome.await;
+        context::add_database_time(began.elapsed());
+        outcome
     }
 
     /// Runs work on the databases and gives up shortly after they should have given up themselves.
@@ -124,6 +170,13 @@ impl Worker {
         let limit = self.shared.query_timeout() + GRACE;
         tokio::time::timeout(limit, work).await.map_err(|_| timeout().because("no answer from the database"))?
     }
+}
+
+/// Too many wait already.
+fn crowded() -> ApiError {
+    ApiError::new(Code::Overloaded, "too many requests wait for a database connection")
+        .retry_after(1)
+        .because(AcquireError::Exhausted)
 }
 
 impl From<std::num::TryFromIntError> for ApiError {

@@ -9,6 +9,7 @@ pub mod etl;
 pub mod generate;
 pub mod healthcheck;
 pub mod import;
+pub mod keys;
 pub mod load;
 pub mod migrate;
 mod operate;
@@ -69,6 +70,8 @@ enum Command {
     Import(import::Args),
     /// Make synthetic posts in PostgreSQL, reproducible by seed.
     Generate(generate::Args),
+    /// API keys: make, list, revoke.
+    Keys(keys::Args),
     /// Bring both databases to the schema that this program needs; safe to repeat.
     Migrate(migrate::Args),
     /// The Debezium connector on Kafka Connect.
@@ -131,6 +134,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Tables(args) => tables::run(args, settings, shutdown).await,
         Command::Import(args) => import::run(args, settings, shutdown).await,
         Command::Generate(args) => generate::run(args, settings, shutdown).await,
+        Command::Keys(args) => keys::run(args, settings, shutdown).await,
         Command::Migrate(args) => migrate::run(args, settings, shutdown).await,
         Command::Connector(args) => connector::run(args, settings, shutdown).await,
         Command::Clickhouse(args) => clickhouse::run(args, settings, shutdown).await,

@@ -2,6 +2,7 @@
 
 pub mod advisory_lock;
 pub mod aggregates;
+pub mod api_keys;
 pub mod buffers;
 pub mod builds;
 pub mod checkpoint;

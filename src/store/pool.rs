@@ -17,6 +17,53 @@ use crate::config;
 /// A connection that returns to its pool when it is dropped.
 pub type Connection = deadpool_postgres::Object;
 
+/// A connection that is doing something for somebody who may go away. When it is dropped before `finish`, PostgreSQL is asked
+/// to end the statement, and the connection returns to its pool only after it is idle again.
+#[derive(Debug)]
+pub struct Lease {
+    connection: Option<Connection>,
+    runtime: Handle,
+}
+
+/// How long an abandoned connection gets to become idle; then it is closed.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+impl Lease {
+    /// The connection; `None` never happens before `finish`.
+    pub fn connection(&mut self) -> Option<&mut Connection> {
+        self.connection.as_mut()
+    }
+
+    /// Nothing is running any more: the connection may be used by the next one.
+    pub fn finish(mut self) {
+        drop(self.connection.take());
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.runtime.spawn(stop(connection));
+        }
+    }
+}
+
+/// Ends what the connection is doing, and closes it if it does not end.
+async fn stop(connection: Connection) {
+    metrics::counter!("platform_api_abandoned_queries_total").increment(1);
+    let stopped = async {
+        connection.cancel_token().cancel_query(NoTls).await?;
+        // Waits for the end of the statement, and takes a cancel upon itself that came late.
+        match connection.simple_query("select 1").await {
+            Ok(_) => Ok(()),
+            Err(_) => connection.simple_query("select 1").await.map(drop),
+        }
+    };
+    if !matches!(tokio::time::timeout(STOP_LIMIT, stopped).await, Ok(Ok(()))) {
+        drop(Connection::take(connection));
+    }
+}
+
 /// Limits of a pool and of its connections.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -32,6 +79,7 @@ pub struct Limits {
 #[derive(Debug, Clone)]
 pub struct Pool {
     pool: deadpool_postgres::Pool,
+    runtime: Handle,
 }
 
 /// No connection.
@@ -76,7 +124,7 @@ impl Pool {
         ));
         let manager = Manager::from_connect(
             driver,
-            OnRuntime(runtime),
+            OnRuntime(runtime.clone()),
             ManagerConfig { recycling_method: RecyclingMethod::Fast },
         );
         let pool = deadpool_postgres::Pool::builder(manager)
@@ -86,7 +134,7 @@ impl Pool {
             .recycle_timeout(Some(limits.acquire))
             .runtime(Runtime::Tokio1)
             .build()?;
-        Ok(Self { pool })
+        Ok(Self { pool, runtime })
     }
 
     /// A connection, waiting at most the acquire limit for one.
@@ -100,6 +148,14 @@ impl Pool {
             PoolError::Backend(error) => AcquireError::Unavailable(super::postgres::chain(&error)),
             other => AcquireError::Unavailable(super::postgres::chain(&other)),
         })
+    }
+
+    /// As `get`, for work that is cancelled in PostgreSQL when it is abandoned.
+    ///
+    /// # Errors
+    /// See `AcquireError`.
+    pub async fn lease(&self) -> Result<Lease, AcquireError> {
+        Ok(Lease { connection: Some(self.get().await?), runtime: self.runtime.clone() })
     }
 
     /// How much is in use now.

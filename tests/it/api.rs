@@ -5,19 +5,28 @@
 
 mod analytics;
 mod auth;
+mod batches;
 mod caching;
 mod consistency;
+mod contract;
 mod conventions;
 mod endpoint_files;
+mod every_route;
 mod failures;
 mod idempotency;
+mod keys;
+mod limits;
 mod listing;
+mod listing_order;
 mod openapi;
 mod operations;
 mod pages;
 mod pipeline_down;
 mod posts;
+mod raw_sockets;
 mod rights;
+mod roles;
+mod slow_clients;
 mod statistics;
 mod strictness;
 

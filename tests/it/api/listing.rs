@@ -11,6 +11,13 @@ fn ids(page: &Value) -> Vec<i64> {
     page["items"].as_array().expect("items").iter().map(|post| post["id"].as_i64().expect("an id")).collect()
 }
 
+/// The address that a `Link` header gives to a relation.
+pub(super) fn linked(header: &str, rel: &str) -> Option<String> {
+    let of_rel = |link: &str| link.strip_suffix(&format!("; rel=\"{rel}\"")).map(str::to_owned);
+    let address = header.split(", ").find_map(of_rel)?;
+    Some(address.trim_start_matches('<').trim_end_matches('>').to_owned())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_filter_narrows_the_list() {
     let api = Api::start().await;
@@ -22,6 +29,8 @@ async fn every_filter_narrows_the_list() {
         post["topic"] = json!(["x", "y"][number / 2 % 2]);
         post["lang"] = json!(["en", "de"][number / 4]);
         post["sentiment_label"] = json!(["positive", "negative", "neutral", "mixed"][number % 4]);
+        post["hashtags"] = json!([format!("tag{}", number % 3), "all,\"of\" them"]);
+        post["content"] = json!(format!("Line {number}: 100% of_{}\\", ["ÄPFEL", "Birnen"][number % 2]));
         all.push(api.create(&post).await);
     }
     let newest_first: Vec<i64> = all.iter().rev().copied().collect();
@@ -37,6 +46,16 @@ async fn every_filter_narrows_the_list() {
         ("&posted_from=2020-01-07", pick(&[7, 6])),
         ("&posted_to=2020-01-02", pick(&[0])),
         ("&posted_from=2020-01-03T00:00:00%2B01:00&posted_to=2020-01-04", pick(&[2])),
+        ("&hashtag=tag1", pick(&[7, 4, 1])),
+        ("&hashtag=all,%22of%22%20them", newest_first.clone()),
+        ("&q=%C3%A4pfel", pick(&[6, 4, 2, 0])),
+        ("&q=line%203", pick(&[3])),
+        ("&q=100%25%20of_", newest_first.clone()),
+        ("&q=1%25of", vec![]),
+        ("&q=l_ne", vec![]),
+        ("&q=%5C", newest_first.clone()),
+        ("&q=%25", newest_first.clone()),
+        ("&q=%27%20or%201%3D1--", vec![]),
         ("&author=nobody", vec![]),
         ("&author=ann'%20or%201=1--", vec![]),
     ] {
@@ -86,11 +105,7 @@ async fn pages_stay_right_while_posts_come_and_go() {
             }
             let Some(next) = page["next"].as_str() else { break };
             let link = answer.header("link").expect("a link").to_owned();
-            path = link
-                .strip_prefix('<')
-                .and_then(|rest| rest.strip_suffix(">; rel=\"next\""))
-                .expect("a link")
-                .to_owned();
+            path = linked(&link, "next").expect("a link to the next page");
             assert!(path.ends_with(&format!("cursor={next}")), "{path}");
             assert!(pages < 20, "the pages do not end");
         }

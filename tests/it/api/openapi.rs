@@ -28,6 +28,7 @@ fn every_route_is_named() {
     routes.sort();
     insta::assert_snapshot!(routes.join("\n"), @r"
     delete /v1/dead-letters/{id}
+    delete /v1/keys/{prefix}
     delete /v1/sentiment-social/{id}
     get /livez
     get /metrics
@@ -43,6 +44,7 @@ fn every_route_is_named() {
     get /v1/etl/runs
     get /v1/etl/runs/{id}
     get /v1/events
+    get /v1/keys
     get /v1/pipeline
     get /v1/pipeline/lag
     get /v1/pipeline/requests/{id}
@@ -58,10 +60,12 @@ fn every_route_is_named() {
     patch /v1/sentiment-social/{id}
     post /v1/dead-letters/{id}/retry
     post /v1/etl/runs
+    post /v1/keys
     post /v1/pipeline/connector/restart
     post /v1/pipeline/tables/{table}/resync
     post /v1/reconciliations
     post /v1/sentiment-social
+    post /v1/sentiment-social/batch
     put /v1/sentiment-social/{id}
     ");
 }
@@ -112,7 +116,8 @@ async fn every_documented_operation_answers_as_documented() {
     for (path, item) in served["paths"].as_object().expect("paths") {
         for (method, operation) in item.as_object().expect("an item") {
             let method: Method = method.to_uppercase().parse().expect("a method");
-            let answer = send(api.request(method.clone(), &path.replace("{id}", "0"))).await;
+            let answer =
+                send(api.request(method.clone(), &path.replace("{id}", "0").replace("{prefix}", "00000000"))).await;
             let documented: &Value = &operation["responses"][answer.status.to_string()];
             assert!(!documented.is_null(), "{method} {path} answers {} undocumented: {answer:?}", answer.status);
             assert_ne!(answer.status, 405, "{method} {path}");

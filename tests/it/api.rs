@@ -122,6 +122,8 @@ impl Api {
         settings.postgres.url = SecretString::from(format!("postgres://platform_api:{password}@{rest}"));
         settings.api.bind = "127.0.0.1:0".to_owned();
         settings.api.workers = 2;
+        // A test may read the event stream to its end.
+        settings.api.events_seconds_max = 2;
         settings.sink.pipeline = unique("pipeline");
         change(&mut settings);
         settings

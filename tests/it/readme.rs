@@ -44,9 +44,9 @@ async fn the_five_minutes_work_as_they_are_written() {
     let done = tokio::task::spawn_blocking(move || finish(command)).await.expect("ended");
     assert_eq!(done.code, Some(0), "{}\n{}\nof\n{script}", done.stdout, done.stderr);
     for said in [
-        r#""inserted":200000"#,
+        r#""inserted":20000"#,
         "HTTP/1.1 201 Created",
-        "preference-applied: wait=5",
+        "preference-applied: wait=30",
         r#""dimension":"total""#,
         r#""status":"equal""#,
         "ClickHouse has 1 post",

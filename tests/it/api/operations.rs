@@ -21,7 +21,7 @@ async fn whoever_asks_something_of_the_pipeline_needs_the_scope_admin() {
         (Method::POST, "/v1/etl/runs", Some(json!({"date": "2014-01-01"}))),
         (Method::POST, "/v1/reconciliations", Some(json!({}))),
     ] {
-        let mut request = api.http.request(method, format!("http://{}{path}", api.address)).bearer_auth(&writer);
+        let mut request = api.http.request(method, format!("http://{}{path}", api.address)).bearer_auth(writer);
         if let Some(body) = body {
             request = request.json(&body);
         }

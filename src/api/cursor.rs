@@ -39,7 +39,7 @@ fn parse(list: &[u8], text: &str) -> Option<Vec<u8>> {
 fn digest(list: &[u8], place: &[u8]) -> Vec<u8> {
     let mut hash = Sha256::new();
     for part in [list, place] {
-        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hash.update(part);
     }
     hash.finalize().iter().take(DIGEST_BYTES).copied().collect()
@@ -49,7 +49,7 @@ fn digest(list: &[u8], place: &[u8]) -> Vec<u8> {
 pub(super) fn join<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut joined = Vec::new();
     for part in parts {
-        joined.extend((part.len() as u64).to_be_bytes());
+        joined.extend(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         joined.extend(part);
     }
     joined

@@ -54,7 +54,7 @@ impl IdempotencyKey {
         let mut hash = Sha256::new();
         let head = [request.method().as_str(), request.path(), request.query_string()].map(str::as_bytes);
         for part in head.into_iter().chain([body]) {
-            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(part);
         }
         Ok(Some(Self { caller: caller.to_owned(), key: key.to_owned(), request: hash.finalize().to_vec() }))

@@ -105,17 +105,28 @@ fn entity_tags(headers: &HeaderMap, name: &HeaderName) -> ApiResult<Option<Vec<(
     let mut given = false;
     for value in headers.get_all(name) {
         given = true;
-        for tag in value.to_str().map_err(|_| bad())?.split(',').map(str::trim) {
-            let (weak, quoted) = tag.strip_prefix("W/").map_or((false, tag), |rest| (true, rest));
-            let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            match inside {
-                Some(inside) => tags.push((weak, inside.to_owned())),
-                None if tag == "*" => tags.push((false, "*".to_owned())),
+        let mut rest = value.to_str().map_err(|_| bad())?;
+        loop {
+            let (tag, after) = first_tag(rest.trim_start()).ok_or_else(bad)?;
+            tags.push(tag);
+            match after.trim_start().strip_prefix(',') {
+                Some(after) => rest = after,
+                None if after.trim().is_empty() => break,
                 None => return Err(bad()),
             }
         }
     }
     Ok(given.then_some(tags))
+}
+
+/// The tag at the beginning of `text`, and what follows. A tag may have commas in it (RFC 9110, section 8.8.3).
+fn first_tag(text: &str) -> Option<((bool, String), &str)> {
+    if let Some(rest) = text.strip_prefix('*') {
+        return Some(((false, "*".to_owned()), rest));
+    }
+    let (weak, quoted) = text.strip_prefix("W/").map_or((false, text), |rest| (true, rest));
+    let (inside, rest) = quoted.strip_prefix('"')?.split_once('"')?;
+    Some(((weak, inside.to_owned()), rest))
 }
 
 /// Longest wait that a request may ask for.

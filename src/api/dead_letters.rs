@@ -85,8 +85,8 @@ pub(super) struct DeadLetterPage {
 #[utoipa::path(
     tag = "pipeline",
     params(
-        ("table" = Option<String>, Query, description = "Only this table"),
-        ("state" = Option<String>, Query, description = "parked (without), replayed, superseded, dropped, or any"),
+        ("table" = Option<String>, Query, min_length = 1, pattern = "^[^\\u0000]*$", description = "Only this table"),
+        ("state" = Option<String>, Query, pattern = "^(parked|replayed|superseded|dropped|any)$", description = "parked (without), replayed, superseded, dropped, or any"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Letters a page; 50 without"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
@@ -167,7 +167,7 @@ async fn find(worker: &Worker, id: &str) -> ApiResult<Letter> {
     tag = "pipeline",
     params(
         ("id" = String, Path, description = "The letter's id"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; the same request with the same key asks once"),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "1 to 255 characters; the same request with the same key asks once"),
     ),
     responses(
         (status = 202, body = PipelineRequest, description = "Asked; the sink does it", headers(("Location" = String, description = "Where to look for its end"))),

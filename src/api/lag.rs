@@ -44,7 +44,7 @@ pub(super) struct LagPoint {
 /// How far behind the mirror was.
 #[utoipa::path(
     tag = "pipeline",
-    params(("range" = Option<String>, Query, description = "15m, 1h (without), 6h, 24h or 7d: how far back")),
+    params(("range" = Option<String>, Query, pattern = "^(15m|1h|6h|24h|7d)$", description = "15m, 1h (without), 6h, 24h or 7d: how far back")),
     responses(
         (status = 200, body = LagHistory), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),
         (status = 406, body = Problem), (status = 503, body = Problem), (status = 504, body = Problem),

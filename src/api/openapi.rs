@@ -26,6 +26,9 @@ answer says how fresh it is (`X-Data-As-Of`, `X-Data-As-Of-LSN`, `X-Replication-
 Answers are compressed for who accepts it, bodies may be (gzip, zstd). `Server-Timing` says where the time went, `X-Request-Id` is in \
 every answer and in the log.";
 
+/// What `If-None-Match` takes: `*`, or entity tags.
+const ENTITY_TAGS: &str = "^(\\*|(W/)?\"[!#-~]+\"(, (W/)?\"[!#-~]+\")*)$";
+
 /// Groups of operations, in the order that people read them.
 const TAGS: [(&str, &str); 8] = [
     ("posts", "Posts in PostgreSQL, the system of record"),
@@ -208,7 +211,7 @@ fn analytics(endpoint: &Endpoint) -> PathItem {
             "If-None-Match",
             ParameterIn::Header,
             "ETag of an answer: 304 while no row has changed",
-            text(),
+            ObjectBuilder::new().schema_type(JsonType::String).pattern(Some(ENTITY_TAGS)).build(),
         ))
         .parameter(parameter("Cache-Control", ParameterIn::Header, "no-cache: compute the answer anew", text()));
     PathItem::new(HttpMethod::Get, operation.build())

@@ -70,7 +70,7 @@ fn find(state: &State, name: &str) -> ApiResult<PipelineTable> {
     tag = "pipeline",
     params(
         ("table" = String, Path, description = "Its name in `analytics`"),
-        ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; the same request with the same key asks once"),
+        ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "1 to 255 characters; the same request with the same key asks once"),
     ),
     responses(
         (status = 202, body = PipelineRequest, description = "Asked; the sink does it", headers(("Location" = String, description = "Where to look for its end"))),
@@ -94,7 +94,7 @@ pub(crate) async fn resync_table(
 /// Has the connector and its task restarted.
 #[utoipa::path(
     tag = "pipeline",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; the same request with the same key asks once")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "1 to 255 characters; the same request with the same key asks once")),
     responses(
         (status = 202, body = PipelineRequest, description = "Asked; the sink does it", headers(("Location" = String, description = "Where to look for its end"))),
         (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem),

@@ -126,7 +126,7 @@ pub(super) struct VerifyOrder {
 #[utoipa::path(
     tag = "batch",
     params(
-        ("status" = Option<String>, Query, description = "Only runs that ended so: done, unchanged, failed"),
+        ("status" = Option<String>, Query, pattern = "^(done|unchanged|failed)$", description = "Only runs that ended so: done, unchanged, failed"),
         ("date" = Option<String>, Query, description = "Only this day", format = Date),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Runs a page; 50 without"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
@@ -156,7 +156,7 @@ pub(crate) async fn list_etl_runs(
 #[utoipa::path(
     tag = "batch",
     params(
-        ("status" = Option<String>, Query, description = "Only those that ended so: equal, repaired, different, incomplete"),
+        ("status" = Option<String>, Query, pattern = "^(equal|repaired|different|incomplete)$", description = "Only those that ended so: equal, repaired, different, incomplete"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Runs a page; 50 without"),
         ("cursor" = Option<String>, Query, description = "`next` of the page before"),
     ),
@@ -248,7 +248,7 @@ async fn one(state: &State, request: &HttpRequest, id: &str, job: &str) -> ApiRe
 #[utoipa::path(
     tag = "batch",
     request_body = EtlOrder,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; the same request with the same key asks once")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "1 to 255 characters; the same request with the same key asks once")),
     responses(
         (status = 202, body = PipelineRequest, description = "Asked", headers(("Location" = String, description = "Where to look for its end"))),
         (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem), (status = 406, body = Problem), (status = 409, body = Problem),
@@ -288,7 +288,7 @@ pub(crate) async fn start_etl_run(
 #[utoipa::path(
     tag = "batch",
     request_body = VerifyOrder,
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 characters; the same request with the same key asks once")),
+    params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = "^[!-~]([ -~]*[!-~])?$", description = "1 to 255 characters; the same request with the same key asks once")),
     responses(
         (status = 202, body = PipelineRequest, description = "Asked", headers(("Location" = String, description = "Where to look for its end"))),
         (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem), (status = 406, body = Problem), (status = 409, body = Problem),

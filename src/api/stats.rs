@@ -114,7 +114,7 @@ pub(super) struct DailyStatistics {
         ("format" = inline(Option<Format>), Query, description = "Format of the answer, over `Accept`; ndjson and csv have the rows alone"),
         ("X-Consistency-Token" = Option<String>, Header, description = "Of a write: the answer has seen it"),
         ("Prefer" = Option<String>, Header, description = "`wait=N`: seconds to wait for the token, at most 30; `handling=lenient`: take what there is"),
-        ("If-None-Match" = Option<String>, Header, description = "ETag of an answer: 304 while no row has changed"),
+        ("If-None-Match" = Option<String>, Header, pattern = "^(\\*|(W/)?\"[!#-~]+\"(, (W/)?\"[!#-~]+\")*)$", description = "ETag of an answer: 304 while no row has changed"),
         ("Cache-Control" = Option<String>, Header, description = "`no-cache`: compute the answer anew"),
     ),
     responses(

@@ -77,6 +77,12 @@ def before_call(context, case, kwargs):
         mend_headers(case.headers)
     if isinstance(case.body, (dict, list)):
         case.body = rounded(case.body)
+    # One day, or the first and the last one, which OpenAPI cannot say.
+    if case.operation.path == "/v1/etl/runs" and isinstance(case.body, dict):
+        case.body.pop("from", None)
+        case.body.pop("to", None)
+        if not isinstance(case.body.get("date"), str):
+            case.body["date"] = "2014-01-01"
     # A key must not end before it is made.
     if case.operation.path == "/v1/keys" and isinstance(case.body, dict) and case.body.get("expires_at"):
         case.body["expires_at"] = "2299-01-01T00:00:00Z"

@@ -33,9 +33,9 @@ impl Buckets {
         Self(tables)
     }
 
-    /// The names of all aggregates.
-    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
-        self.0.values().flatten().map(|source| source.aggregate.as_str())
+    /// All aggregates, each with its table: those of other pipelines too.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&TableName, &str)> {
+        self.0.iter().flat_map(|(table, sources)| sources.iter().map(move |source| (table, source.aggregate.as_str())))
     }
 
     /// The names of the aggregates over a table.

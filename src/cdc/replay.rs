@@ -152,10 +152,20 @@ impl Replay<'_> {
         }
         self.reread(&mut batch, page, &mut verdicts).await?;
         if batch.rows() > 0 {
-            let number = dirty_buckets::next_number(&self.desk.clickhouse, self.desk.pipeline()).await?;
+            let number = self.number(&batch).await?;
             self.writer.insert(&batch, number).await.map_err(Stop::into_failure)?;
         }
         self.close(page, &verdicts, by, counts).await
+    }
+
+    /// A number that no build of the batch's tables has reached.
+    async fn number(&self, batch: &Batch) -> anyhow::Result<u64> {
+        let mut number = 0;
+        for aggregate in batch.tables.keys().flat_map(|table| self.desk.buckets.names(table)) {
+            let next = dirty_buckets::next_number(&self.desk.clickhouse, self.desk.pipeline(), aggregate).await?;
+            number = next.max(number);
+        }
+        Ok(number)
     }
 
     /// Puts the letter's event into the batch; `None` when its row must be read again.

@@ -12,6 +12,7 @@ use crate::store::dirty_buckets;
 use crate::store::kafka::{self, Record, Topic};
 use crate::store::mirror;
 use crate::store::requests::Outcome;
+use crate::store::table_states;
 
 /// Records that are gone through one by one once the place is known that well.
 const NEAR: i64 = 2000;
@@ -65,8 +66,9 @@ pub(super) async fn rewind(desk: &Desk, to: RewindTo) -> anyhow::Result<Outcome>
         ..latest.clone()
     };
     // What is applied again may have been parked, or damaged: until the sink has passed it, nothing that is built is fresh.
-    let number = dirty_buckets::next_number(&desk.clickhouse, pipeline).await?;
-    for aggregate in desk.buckets.all() {
+    let tables = table_states::of_pipeline(&desk.clickhouse, pipeline).await?;
+    for (_, aggregate) in desk.buckets.all().filter(|(table, _)| tables.contains_key(&table.mirror_name())) {
+        let number = dirty_buckets::next_number(&desk.clickhouse, pipeline, aggregate).await?;
         dirty_buckets::mark_whole(&desk.clickhouse, aggregate, number).await?;
     }
     checkpoint::store(&desk.clickhouse, pipeline, &moved).await?;

@@ -38,12 +38,13 @@ pub async fn mark_whole(clickhouse: &ClickHouse, aggregate: &str, batch: u64) ->
     clickhouse.execute(sql, &[("aggregate", aggregate), ("batch", &batch.to_string())]).await
 }
 
-/// A batch's number that no build has reached yet which began before now: for rows that are stored apart from the batches of
-/// the log. Builds that begin from now on reach it when the sink has gone on a little.
+/// A batch's number that no build of `aggregate` has reached yet which began before now: for rows that are stored apart from the
+/// batches of the log. Builds that begin from now on reach it when the sink of `pipeline`, which the aggregate's table belongs
+/// to, has gone on a little.
 ///
 /// # Errors
 /// ClickHouse's.
-pub async fn next_number(clickhouse: &ClickHouse, pipeline: &str) -> Result<u64, Error> {
+pub async fn next_number(clickhouse: &ClickHouse, pipeline: &str, aggregate: &str) -> Result<u64, Error> {
     #[derive(Deserialize)]
     struct Row {
         #[serde(with = "text")]
@@ -51,8 +52,9 @@ pub async fn next_number(clickhouse: &ClickHouse, pipeline: &str) -> Result<u64,
     }
     let batch = checkpoint::latest(clickhouse, pipeline).await?.map_or(0, |checkpoint| checkpoint.batch);
     // After a rewind the newest checkpoint is not the highest number.
-    let sql = "select greatest((select max(batch) from platform.dirty_buckets), (select max(as_of_batch) from platform.builds)) as number";
-    let row: Option<Row> = clickhouse.fetch_optional(sql, &[]).await?;
+    let sql = "select greatest((select max(batch) from platform.dirty_buckets where aggregate = {aggregate:String}), \
+               (select max(as_of_batch) from platform.builds where aggregate = {aggregate:String})) as number";
+    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("aggregate", aggregate)]).await?;
     Ok(row.map_or(0, |row| row.number).max(batch).saturating_add(1))
 }
 
@@ -66,8 +68,8 @@ pub async fn mark_table(
     aggregates: &[Aggregate],
     table: &TableName,
 ) -> Result<(), Error> {
-    let batch = next_number(clickhouse, pipeline).await?;
     for aggregate in aggregates.iter().filter(|aggregate| aggregate.table == *table) {
+        let batch = next_number(clickhouse, pipeline, &aggregate.name).await?;
         mark_whole(clickhouse, &aggregate.name, batch).await?;
     }
     Ok(())

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use metrics::counter;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
 use crate::batch::aggregates::{self, Day, Options, Status};
@@ -51,6 +52,7 @@ impl<A: Fn() -> bool> Jobs<A> {
     /// Looks for requests every `sink.requests_interval_ms`, until cancelled.
     pub async fn run(self) {
         let interval = Duration::from_millis(self.settings.sink.requests_interval_ms.max(100));
+        let mut held = None;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(interval) => {}
@@ -60,7 +62,7 @@ impl<A: Fn() -> bool> Jobs<A> {
                 continue;
             }
             let served = tokio::select! {
-                served = self.serve_all() => served,
+                served = self.serve_all(&mut held) => served,
                 () = self.cancelled.cancelled() => return,
             };
             if let Err(error) = served {
@@ -70,9 +72,13 @@ impl<A: Fn() -> bool> Jobs<A> {
         }
     }
 
-    async fn serve_all(&self) -> anyhow::Result<()> {
+    /// Over the connection of the look before, unless it has ended or failed.
+    async fn serve_all(&self, held: &mut Option<Client>) -> anyhow::Result<()> {
         let pipeline = &self.settings.sink.pipeline;
-        let client = postgres::connect(&self.settings.postgres, "platform sink jobs").await?;
+        let client = match held.take() {
+            Some(client) if !client.is_closed() => client,
+            _ => postgres::connect(&self.settings.postgres, "platform sink jobs").await?,
+        };
         while let Some(request) = requests::next(&client, pipeline, Kinds::Jobs).await? {
             if !requests::begin(&client, request.id).await? {
                 continue;
@@ -83,6 +89,7 @@ impl<A: Fn() -> bool> Jobs<A> {
             counter!("platform_sink_requests_total", "kind" => request.kind.clone(), "status" => status).increment(1);
             tracing::info!(request = request.id, kind = request.kind, status = outcome.status, "job done");
         }
+        *held = Some(client);
         Ok(())
     }
 

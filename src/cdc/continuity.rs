@@ -32,13 +32,17 @@ pub(super) async fn check(
     watermark: Lsn,
 ) -> anyhow::Result<Look> {
     let pipeline = &settings.sink.pipeline;
-    let state = replication::source_state(client, pipeline).await?;
+    let mut state = replication::source_state(client, pipeline).await?;
     // A slot that is in use is moved by nobody else.
     let idle = matches!(state.slot, Slot::Kept { active: false, .. });
     let offset = match Connect::new(&settings.connect) {
         Ok(connect) if idle => connect.offset(pipeline).await.unwrap_or(None),
         _ => None,
     };
+    if offset.is_some() {
+        // The log has grown meanwhile, and may have been sent.
+        state = replication::source_state(client, pipeline).await?;
+    }
     let retained_bytes = match state.slot {
         Slot::Kept { retained_bytes, .. } => retained_bytes,
         Slot::Missing | Slot::Lost => 0,
@@ -61,7 +65,8 @@ fn measure(look: &Look) {
 fn judge(state: &SourceState, log: &Log, watermark: Lsn, offset: Option<Lsn>) -> Option<Halt> {
     state.broken(&log.identity, watermark, offset).map(|broken| match broken {
         Break::OtherLog => Halt::LogChanged,
-        Break::WentBack => Halt::LogWentBack { position: state.position, watermark },
+        Break::WentBack => Halt::LogWentBack { position: state.position, reached: watermark },
+        Break::Ahead { ahead } => Halt::LogWentBack { position: state.position, reached: ahead },
         Break::SlotMissing | Break::SlotLost => Halt::SlotLost,
         Break::SlotMoved { confirmed, offset } => Halt::SlotMoved { confirmed, offset },
     })
@@ -86,6 +91,8 @@ mod tests {
             (state(1, 60, kept(40)), Some(40), None),
             (state(1, 50, kept(40)), None, None),
             (state(1, 60, kept(41)), Some(40), Some("slot-moved")),
+            (state(1, 60, kept(61)), Some(70), Some("log-went-back")),
+            (state(1, 60, kept(40)), Some(61), Some("log-went-back")),
             (state(1, 60, Slot::Missing), Some(40), Some("slot-lost")),
             (state(1, 60, Slot::Lost), None, Some("slot-lost")),
             (state(1, 49, kept(40)), Some(40), Some("log-went-back")),

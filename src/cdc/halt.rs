@@ -43,13 +43,13 @@ pub enum Halt {
     LogChanged,
     /// The log ends before what was applied: the database is an earlier copy of itself.
     #[error(
-        "the database was restored to an earlier point: its log ends at {position}, and changes up to {watermark} are applied; run `platform load`"
+        "the database was restored to an earlier point: its log ends at {position}, and changes up to {reached} were sent; run `platform load`"
     )]
     LogWentBack {
         /// End of the log.
         position: Lsn,
-        /// Everything committed below is applied.
-        watermark: Lsn,
+        /// Everything committed below was sent by the connector, applied, or both.
+        reached: Lsn,
     },
     /// The slot is gone, or PostgreSQL has removed the log that it needs.
     #[error("the replication slot is gone or has lost its log, so changes are lost; run `platform load`")]

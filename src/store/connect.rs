@@ -10,6 +10,9 @@ use serde_json::Value;
 use crate::config;
 use crate::domain::{Failure, Lsn};
 
+/// How long a connector and its task may take to stop: Connect gives up on a task after five seconds.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// A client of one Connect cluster.
 #[derive(Debug, Clone)]
 pub struct Connect {
@@ -175,12 +178,13 @@ impl Connect {
         self.call(Method::PUT, &format!("/connectors/{name}/stop"), None::<&()>).await.map(drop)
     }
 
-    /// Forgets where the connector stood, so that it begins at the slot's position. Offsets outlive a connector that was
-    /// deleted: one that is not there is made with `config`, stopped, for as long as this takes.
+    /// Stops the connector and lets it forget where it stood, so that it begins at the slot's position when it is resumed.
+    /// Offsets outlive a connector that was deleted: one that is not there is made with `config`, stopped, for as long as this
+    /// takes.
     ///
     /// # Errors
-    /// See `Error`; `Refused` when it does not stop within ten seconds.
-    pub async fn reset_offsets(&self, name: &str, config: &BTreeMap<String, String>) -> Result<(), Error> {
+    /// See `Error`; `Rebalancing` or `Refused` when it does not stop in time.
+    pub async fn forget_offsets(&self, name: &str, config: &BTreeMap<String, String>) -> Result<(), Error> {
         let is_there = self.config(name).await?.is_some();
         if is_there {
             self.stop(name).await?;
@@ -188,19 +192,28 @@ impl Connect {
             let stopped = serde_json::json!({ "name": name, "config": config, "initial_state": "STOPPED" });
             self.call(Method::POST, "/connectors", Some(&stopped)).await?;
         }
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let deadline = tokio::time::Instant::now() + STOP_TIMEOUT;
         loop {
-            match self.call(Method::DELETE, &format!("/connectors/{name}/offsets"), None::<&()>).await {
-                Ok(_) => break,
+            match self.forget_offsets_of_stopped(name).await {
+                Ok(()) => break,
                 Err(error) if tokio::time::Instant::now() > deadline => return Err(error),
                 Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
             }
         }
         failpoint!("load.offsets-forgotten");
-        if is_there { self.resume(name).await } else { self.delete(name).await.map(drop) }
+        if is_there { Ok(()) } else { self.delete(name).await.map(drop) }
     }
 
-    /// Starts a connector that was stopped, which has no place in the log: `reset_offsets` was interrupted.
+    /// A task that still runs stores its place once more when it ends.
+    async fn forget_offsets_of_stopped(&self, name: &str) -> Result<(), Error> {
+        let tasks = self.status(name).await?.map_or_else(Vec::new, |status| status.tasks);
+        if tasks.iter().any(|task| !["UNASSIGNED", "FAILED"].contains(&task.state.as_str())) {
+            return Err(Error::Rebalancing);
+        }
+        self.call(Method::DELETE, &format!("/connectors/{name}/offsets"), None::<&()>).await.map(drop)
+    }
+
+    /// Starts a connector that was stopped, which has no place in the log: `forget_offsets` leaves it so.
     ///
     /// # Errors
     /// See `Error`.

@@ -113,6 +113,12 @@ pub enum Break {
     /// The slot's log was removed.
     #[error("the replication slot has lost its log")]
     SlotLost,
+    /// The slot or the connector stands beyond the log's end: PostgreSQL would skip what is written up to there.
+    #[error("the replication slot or the connector stands beyond the log's end")]
+    Ahead {
+        /// Where it stands.
+        ahead: Lsn,
+    },
     /// The slot begins after what the connector has sent.
     #[error("the replication slot was moved")]
     SlotMoved {
@@ -132,6 +138,8 @@ impl SourceState {
             _ if self.position < watermark => Some(Break::WentBack),
             (Slot::Missing, _) => Some(Break::SlotMissing),
             (Slot::Lost, _) => Some(Break::SlotLost),
+            (Slot::Kept { confirmed, .. }, _) if confirmed > self.position => Some(Break::Ahead { ahead: confirmed }),
+            (Slot::Kept { .. }, Some(offset)) if offset > self.position => Some(Break::Ahead { ahead: offset }),
             (Slot::Kept { confirmed, .. }, Some(offset)) if confirmed > offset => {
                 Some(Break::SlotMoved { confirmed, offset })
             }

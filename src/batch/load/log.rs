@@ -39,7 +39,6 @@ pub(super) async fn prepare(
 ) -> anyhow::Result<Prepared> {
     let pipeline = &settings.sink.pipeline;
     kafka::ensure_topic(&settings.kafka, &settings.sink.topic).await?;
-    let state = replication::source_state(client, pipeline).await?;
     let newest =
         mirror::newest_log(clickhouse).await.context("reading the log's number; run `platform migrate` first")?;
     let checkpoint = checkpoint::latest(clickhouse, pipeline).await?;
@@ -51,6 +50,8 @@ pub(super) async fn prepare(
     // Whatever made it forget, or whoever: an earlier load may have ended before it was done.
     let is_forgetful = offset == Some(None);
     let offset = offset.flatten();
+    // After the offset: the connector is never ahead of a log that goes on.
+    let state = replication::source_state(client, pipeline).await?;
     let applied = checkpoint.filter(|checkpoint| newest.as_ref().is_some_and(|log| log.number == checkpoint.log));
     let watermark = applied.map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
     let Some(broken) = newest.as_ref().and_then(|log| state.broken(&log.identity, watermark, offset)) else {
@@ -92,28 +93,25 @@ pub(super) async fn prepare(
 }
 
 /// Makes the slot anew, and lets the connector forget where it stood: with offsets of an earlier slot its task would fail, or
-/// PostgreSQL would skip what lies between.
+/// PostgreSQL would skip what lies between. The connector comes first: a task that still runs would stream from the new slot
+/// at its old place, or remember that place once more.
 async fn make_slot(settings: &Settings, client: &Client, connect: Option<&Connect>, slot: Slot) -> anyhow::Result<()> {
     let pipeline = &settings.sink.pipeline;
+    if let Some(connect) = connect {
+        let placeholder = connector_config::placeholder(client, pipeline).await?;
+        let config = connector_config::build(settings, &placeholder)?;
+        let forgotten = connect.forget_offsets(pipeline, &config).await;
+        forgotten.map_err(|error| Failure::from(&error)).context("resetting the connector's offsets")?;
+    }
     if slot != Slot::Missing {
-        if let Some(connect) = connect
-            && connect.status(pipeline).await.is_ok_and(|status| status.is_some())
-        {
-            connect.stop(pipeline).await.map_err(|error| Failure::from(&error)).context("stopping the connector")?;
-        }
         drop_slot(client, pipeline).await?;
     }
     replication::create_slot(client, pipeline).await?;
     failpoint!("load.slot-made");
     tracing::info!(slot = pipeline, "replication slot made");
-    if let Some(connect) = connect {
-        let placeholder = connector_config::placeholder(client, pipeline).await?;
-        let config = connector_config::build(settings, &placeholder)?;
-        let reset = connect.reset_offsets(pipeline, &config).await;
-        reset.map_err(|error| Failure::from(&error)).context("resetting the connector's offsets")?;
-        failpoint!("load.connector-goes-on");
-    }
-    begin_at_slot(client, connect, pipeline).await
+    begin_at_slot(client, connect, pipeline).await?;
+    failpoint!("load.connector-goes-on");
+    Ok(())
 }
 
 /// Sees to it that a connector which remembers nothing begins at the slot, and that its first transaction, the one that does

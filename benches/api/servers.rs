@@ -113,7 +113,18 @@ impl Peers {
         clickhouse.execute("create database if not exists k", &[]).await.expect("a database");
         let address = free_address();
         let mut command = Command::new(&self.python);
-        command.args(["-m", "uvicorn", "api_fast:app", "--loop", "uvloop", "--http", "httptools", "--no-access-log"]);
+        command.args([
+            "-m",
+            "uvicorn",
+            "api_fast:app",
+            "--loop",
+            "uvloop",
+            "--http",
+            "httptools",
+            "--no-access-log",
+            "--log-level",
+            "warning",
+        ]);
         command.args(["--workers", WORKERS, "--port", &address.port().to_string(), "--app-dir"]).arg(folder());
         let (url, user, password) = stack.clickhouse();
         let host = url.trim_start_matches("http://");
@@ -123,9 +134,9 @@ impl Peers {
 }
 
 async fn start(name: &'static str, mut command: Command, address: SocketAddr, stack: &Stack) -> Server {
-    let log = std::fs::File::create(stack.data_dir().join(format!("logs/bench-{}.log", address.port())));
+    // What a peer complains about is seen.
     command.env("PEER_POSTGRES", stack.postgres_url()).stdin(Stdio::null()).stdout(Stdio::null());
-    let child = command.stderr(log.expect("a file")).spawn().expect("started");
+    let child = command.spawn().expect("started");
     Server { name, dialect: Dialect::Peer, address, child }.ready("/posts/1").await
 }
 

@@ -12,7 +12,7 @@ use crate::requests::{Scenario, get, request};
 use crate::servers::Server;
 use crate::support::Stack;
 
-const PATH: &str = "/v1/analytics/summary?from=2026-10-01&to=2026-10-02";
+pub(crate) const PATH: &str = "/v1/analytics/summary?from=2026-10-01&to=2026-10-02";
 const SAMPLES: usize = 60;
 const CONNECTIONS: usize = 64;
 
@@ -49,8 +49,8 @@ async fn uncached(stack: &Stack, server: &Server) -> Line {
         let (begun, used) = (Instant::now(), server.cpu_seconds());
         let answer = http.get(&url).bearer_auth(stack.api_key()).header("cache-control", "no-cache").send().await;
         let answer = answer.expect("answered");
-        assert_eq!(answer.status().as_u16(), 200);
-        answer.bytes().await.expect("a body");
+        let (status, body) = (answer.status().as_u16(), answer.text().await.expect("a body"));
+        assert_eq!(status, 200, "{body}");
         ours.push(begun.elapsed().as_secs_f64());
         cpu += server.cpu_seconds() - used;
     }

@@ -149,6 +149,6 @@ fn run(command: &mut Command) {
     assert!(status.success(), "{command:?} failed");
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
 }

@@ -1,48 +1,29 @@
 //! From the beginning of a write to a read in ClickHouse that has it, through Debezium, Kafka and the sink.
 
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
 use crate::figures::{Line, knob, line, ms, percentile};
 use crate::servers::Server;
-use crate::support::wait::wait_until;
-use crate::support::{Stack, processes};
+use crate::support::Stack;
 
 const CLIENTS: u64 = 8;
 
 pub(crate) async fn measure(stack: &Stack, server: &Server) -> Vec<Line> {
-    let applied = tokio::task::block_in_place(|| stack.platform(&["connector", "apply"]));
-    assert_eq!(applied.code, Some(0), "{}", applied.stderr);
-    let sink = sink(stack);
     let writes = knob("PLATFORM_BENCH_WRITES", 10_000);
     let caller = |number| client(stack, server, number, writes / CLIENTS);
-    // The stream runs, and has passed everything that was written before.
+    // The stream has passed everything that was written before.
     client(stack, server, CLIENTS, 1).await;
     let begun = Instant::now();
     let mut took: Vec<f64> =
         futures_util::future::join_all((0..CLIENTS).map(caller)).await.into_iter().flatten().collect();
     let rate = took.len() as f64 / begun.elapsed().as_secs_f64();
     took.sort_by(f64::total_cmp);
-    stop(sink);
     let figure = format!("p50 {}, p99 {}, {rate:.0} a second", ms(percentile(&took, 0.5)), ms(percentile(&took, 0.99)));
     let what = format!("write → consistent read, {} by {CLIENTS} clients, none missed", took.len());
     vec![line(what, figure, "", None)]
-}
-
-fn sink(stack: &Stack) -> Child {
-    let log = std::fs::File::create(stack.data_dir().join("logs/bench-sink.log")).expect("a file");
-    let bind = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
-    let mut command = stack.command(&["sink"]);
-    command.env("PLATFORM__SINK__BIND", bind.to_string());
-    command.stdout(Stdio::null()).stderr(log).spawn().expect("started")
-}
-
-fn stop(mut sink: Child) {
-    processes::signal(i32::try_from(sink.id()).expect("a process number"), nix::sys::signal::Signal::SIGTERM);
-    sink.wait().expect("ended");
 }
 
 /// Each write is followed by a read that must count it. Returns seconds.
@@ -64,12 +45,7 @@ async fn client(stack: &Stack, server: &Server, number: u64, writes: u64) -> Vec
             let answer = request.header("prefer", "wait=30").send().await.expect("an answer");
             (answer.status().as_u16(), answer.json::<Value>().await.expect("JSON"))
         };
-        let (mut status, mut set) = read().await;
-        if writes == 1 && status != 200 {
-            // The pipeline has only just begun.
-            wait_until("the pipeline runs", Duration::from_secs(120), || async { read().await.0 == 200 }).await;
-            (status, set) = read().await;
-        }
+        let (status, set) = read().await;
         took.push(begun.elapsed().as_secs_f64());
         let rows = set["data"].as_array().unwrap_or_else(|| panic!("{status}: {set}"));
         let total = rows.iter().find(|row| row["dimension"] == "total").and_then(|row| row["posts"].as_u64());

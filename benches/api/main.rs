@@ -17,6 +17,7 @@ mod columns;
 #[allow(dead_code, reason = "each benchmark takes what it needs")]
 mod figures;
 mod growth;
+mod inserts;
 mod load_generator;
 mod pipeline;
 mod posts;
@@ -62,6 +63,7 @@ async fn run(chosen: &[&str]) {
     if let Some(peers) = peers {
         let (bare, fast) = (peers.bare(&stack).await, peers.fast_api(&stack).await);
         table.extend(versus::measure(&stack, [&ours, &bare, &fast]));
+        table.extend(inserts::measure(&stack).await);
     }
     if wanted("growth") {
         table.extend(growth::measure(&stack, &ours));

@@ -14,24 +14,28 @@ pub(crate) enum Dialect {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
     Point,
+    /// The answer names the new post.
     Create,
+    /// The answer is the new post, which the peers do not give.
+    CreateWhole,
     List,
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 3] = [Self::Point, Self::Create, Self::List];
+    pub(crate) const ALL: [Self; 4] = [Self::Point, Self::Create, Self::CreateWhole, Self::List];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Point => "point read",
             Self::Create => "create",
+            Self::CreateWhole => "create, answered with the post",
             Self::List => "list of 50",
         }
     }
 
     /// Status of a right answer.
     pub(crate) fn status(self) -> u16 {
-        if self == Self::Create { 201 } else { 200 }
+        if matches!(self, Self::Create | Self::CreateWhole) { 201 } else { 200 }
     }
 }
 
@@ -65,17 +69,18 @@ pub(crate) fn request(
             get(address, &format!("/v1/sentiment-social?limit=50&sort=oldest&posted_from={first}"), key, "")
         }
         (Dialect::Peer, Scenario::List) => get(address, &format!("/posts?limit=50&cursor={early}"), "", ""),
-        (Dialect::Platform, Scenario::Create) => {
+        (Dialect::Platform, Scenario::Create | Scenario::CreateWhole) => {
             let body = format!(
                 r#"{{"platform":"reddit","post_id":"{number}-{id}",{POST},"sentiment_label":"positive","sentiment_score":"0.731","hashtags":["price","tag7"],"raw":{RAW},{REST}}}"#
             );
-            post(address, "/v1/sentiment-social", key, &body)
+            let prefer = if scenario == Scenario::Create { "Prefer: return=minimal\r\n" } else { "" };
+            post(address, "/v1/sentiment-social", key, prefer, &body)
         }
-        (Dialect::Peer, Scenario::Create) => {
+        (Dialect::Peer, Scenario::Create | Scenario::CreateWhole) => {
             let body = format!(
                 r#"{{"platform":"reddit",{POST},"sentiment":"positive","score":0.731,"tags":["price","tag7"],"metadata":{RAW},{REST}}}"#
             );
-            post(address, "/posts", "", &body)
+            post(address, "/posts", "", "", &body)
         }
     }
 }
@@ -89,10 +94,10 @@ pub(crate) fn get(address: SocketAddr, path: &str, key: &str, more: &str) -> Vec
     format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{}{more}\r\n", authorization(key)).into_bytes()
 }
 
-fn post(address: SocketAddr, path: &str, key: &str, body: &str) -> Vec<u8> {
+fn post(address: SocketAddr, path: &str, key: &str, more: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!(
-        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{}{more}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}",
         authorization(key)
     )
     .into_bytes()

@@ -34,7 +34,7 @@ impl Plan {
         from: &str,
         to: &str,
     ) -> ApiResult<Self> {
-        let states = day_states::read(clickhouse, &aggregate.name, from, to).await?;
+        let states = day_states::read(clickhouse, aggregate, from, to).await?;
         Ok(Self { states, live: BTreeSet::new(), mirror: None })
     }
 
@@ -71,10 +71,11 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Something to select from in place of `analytics.NAME`, without `build_id`, and the values of its parameters. `built` says
-    /// whether that table is there.
-    pub(super) fn source(&self, aggregate: &Aggregate, built: bool, from: &str) -> (String, Vec<(String, String)>) {
-        let table = format!("analytics.{}", crate::domain::quote_clickhouse(&aggregate.name));
+    /// Something to select from in place of `analytics.NAME`, without `build_id`, and the values of its parameters.
+    pub(super) fn source(&self, aggregate: &Aggregate, from: &str) -> (String, Vec<(String, String)>) {
+        // What is on record has a table; what is not has no row in it.
+        let built = !self.states.builds.is_empty();
+        let table = format!("({})", aggregate.newest_rows());
         if built && self.live.is_empty() {
             return (table, Vec::new());
         }
@@ -87,7 +88,7 @@ impl Plan {
         }
         let mut days: Vec<RunDate> = self.live.iter().copied().collect();
         if days.is_empty() {
-            // Nothing was ever built, and there is nothing to compute: a day without rows gives the columns.
+            // Nothing of the span was built, and there is nothing to compute: some day, without its rows, gives the columns.
             days.extend(from.parse::<RunDate>().ok());
         }
         for (number, day) in days.into_iter().enumerate() {
@@ -97,8 +98,9 @@ impl Plan {
                 None => mirror_day::rows_of_view(aggregate, &suffix),
             };
             let select = aggregate.select.replace("{bucket:", &format!("{{bucket{suffix}:")).replace(SOURCE, &rows);
-            parts.push(format!("select {{bucket{suffix}:Date32}} as day, q.* from (\n{select}\n) as q"));
-            parameters.extend(mirror_day::bucket_parameters(day, &suffix));
+            let nothing = if self.live.is_empty() { " where 0" } else { "" };
+            parts.push(format!("select {{bucket{suffix}:Date32}} as day, q.* from (\n{select}\n) as q{nothing}"));
+            parameters.extend(mirror_day::bucket_parameters(aggregate, day, &suffix));
             if let Some(mirror) = &self.mirror {
                 parameters.push((format!("floor{suffix}"), mirror.floor().get().to_string()));
             }

@@ -5,8 +5,11 @@ pub mod aggregates;
 pub mod generate;
 pub mod import;
 mod jobs;
+mod refresh;
+mod refresh_pace;
 pub mod load;
 pub mod post;
 pub mod verify;
 
 pub use jobs::Jobs;
+pub use refresh::Refresher;

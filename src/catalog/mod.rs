@@ -15,6 +15,7 @@ mod array_json;
 mod binary_cell;
 mod block;
 mod bucket;
+mod bucket_unit;
 mod clickhouse_type;
 mod codec;
 mod column;
@@ -39,6 +40,7 @@ mod table;
 mod trust;
 
 pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
+pub use bucket_unit::BucketUnit;
 pub use binary_cell::{CopyReader, MalformedCopy};
 pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
 pub use codec::{CellError, Codec};

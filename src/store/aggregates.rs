@@ -6,7 +6,10 @@ use super::clickhouse::{Class, Error};
 use crate::catalog::Aggregate;
 use crate::domain::Failure;
 
-const SHIPPED: [(&str, &str); 1] = [("sentiment_daily", include_str!("../../sql/aggregates/sentiment_daily.sql"))];
+const SHIPPED: [(&str, &str); 2] = [
+    ("sentiment_daily", include_str!("../../sql/aggregates/sentiment_daily.sql")),
+    ("sentiment_hourly", include_str!("../../sql/aggregates/sentiment_hourly.sql")),
+];
 
 /// The aggregates of `dir`, sorted by name; the shipped ones when it is empty.
 ///
@@ -58,4 +61,16 @@ pub fn failed_in(aggregate: &Aggregate, doing: &str, error: Error) -> anyhow::Er
         return Failure::Config(format!("{doing}: sql/aggregates/{}.sql: {error}", aggregate.name)).into();
     }
     failed(doing, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_ones_are_right() {
+        let all = all("").expect("aggregates");
+        let told: Vec<_> = all.iter().map(|one| (one.name.as_str(), one.unit.word(), one.checks.len())).collect();
+        assert_eq!(told, [("sentiment_daily", "day", 5), ("sentiment_hourly", "hour", 5)]);
+    }
 }

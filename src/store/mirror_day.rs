@@ -74,12 +74,12 @@ fn bucket(column: &str, suffix: &str) -> String {
 }
 
 /// The values of a day's parameters: the `bucket` itself and its ends, as `rows` and `rows_of_view` name them.
-pub fn bucket_parameters(day: RunDate, suffix: &str) -> [(String, String); 3] {
+pub fn bucket_parameters(aggregate: &Aggregate, bucket: RunDate, suffix: &str) -> [(String, String); 3] {
     let moment = |time: chrono::DateTime<chrono::Utc>| time.format("%Y-%m-%d %H:%M:%S").to_string();
     [
-        (format!("bucket{suffix}"), day.to_string()),
-        (format!("bucket_from{suffix}"), moment(day.start())),
-        (format!("bucket_to{suffix}"), moment(day.end())),
+        (format!("bucket{suffix}"), bucket.to_string()),
+        (format!("bucket_from{suffix}"), moment(bucket.start())),
+        (format!("bucket_to{suffix}"), moment(aggregate.unit.end(bucket))),
     ]
 }
 
@@ -88,7 +88,7 @@ pub fn bucket_parameters(day: RunDate, suffix: &str) -> [(String, String); 3] {
 pub struct MirrorDay {
     table: MirrorTable,
     rows: String,
-    day: RunDate,
+    bucket: [(String, String); 3],
 }
 
 /// What the rows of a day are, as far as anybody asks.
@@ -110,7 +110,7 @@ impl MirrorDay {
     pub async fn find(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Self> {
         let found = MirrorTable::find(clickhouse, aggregate).await;
         match found.map_err(|error| failed("looking for the mirror", error))? {
-            Some(table) => Ok(Self { rows: table.rows(""), table, day }),
+            Some(table) => Ok(Self { rows: table.rows(""), table, bucket: bucket_parameters(aggregate, day, "") }),
             None => {
                 let text = format!("{} has no mirror yet; run `platform load`", aggregate.table);
                 Err(Failure::Config(text).into())
@@ -125,7 +125,7 @@ impl MirrorDay {
 
     /// Values of the parameters of `select`, and the `bucket` itself.
     pub fn parameters(&self) -> [(String, String); 4] {
-        let [bucket, from, to] = bucket_parameters(self.day, "");
+        let [bucket, from, to] = self.bucket.clone();
         [bucket, from, to, ("floor".to_owned(), self.table.floor.get().to_string())]
     }
 
@@ -166,7 +166,6 @@ impl MirrorDay {
 impl Facts {
     /// Identifies the rows and the SQL text that a build is made of.
     pub fn fingerprint(&self, aggregate: &Aggregate) -> String {
-        let sql = aggregate.sha256.get(..16).unwrap_or(&aggregate.sha256);
-        format!("{sql}:{}:{}", self.rows, self.hash)
+        format!("{}:{}:{}", aggregate.definition, self.rows, self.hash)
     }
 }

@@ -13,6 +13,8 @@ pub mod connector_config;
 pub mod day_states;
 pub mod dead_letters;
 pub mod dirty_buckets;
+pub mod results;
+pub mod stale_buckets;
 pub mod kafka;
 mod kafka_fetch;
 pub mod lag_history;

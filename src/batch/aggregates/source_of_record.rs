@@ -28,7 +28,7 @@ impl SourceFacts {
             "select count(*)::text{checks} from {} where {column} >= $1::timestamptz and {column} < $2::timestamptz",
             aggregate.table.quoted_postgres()
         );
-        let (from, to): (DateTime<Utc>, DateTime<Utc>) = (day.start(), day.end());
+        let (from, to): (DateTime<Utc>, DateTime<Utc>) = (day.start(), aggregate.unit.end(day));
         let row = client.query_one(&sql, &[&from, &to]).await.map_err(|error| {
             let text = format!("checking the day in PostgreSQL: {}", chain(&error));
             match error.code() {

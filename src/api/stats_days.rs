@@ -134,13 +134,25 @@ mod tests {
         let text = "-- summary: N.\n-- table: t\n-- bucket: day(at)\n-- keys: k\n\nselect k, count() as n from {source} group by k";
         let aggregate = Aggregate::parse("n_daily", text).expect("an aggregate");
         let day: RunDate = "2014-01-01".parse().expect("a day");
+        let build = day_states::DayBuild {
+            build_id: String::new(),
+            as_of_batch: 1,
+            as_of_lsn: crate::domain::Lsn::ZERO,
+            built_at: chrono::DateTime::UNIX_EPOCH,
+            rows_in: 1,
+            rows_out: 1,
+        };
         let mut plan = Plan { states: DayStates::default(), live: BTreeSet::new(), mirror: None };
-        assert_eq!(plan.source(&aggregate, true, "2014-01-01"), ("analytics.`n_daily`".to_owned(), Vec::new()));
+        assert_eq!(plan.source(&aggregate, "2014-01-01").0.matches("where 0").count(), 1, "nothing is built");
+        plan.states.builds.insert(day, build);
+        let whole = (format!("({})", aggregate.newest_rows()), Vec::new());
+        assert_eq!(plan.source(&aggregate, "2014-01-01"), whole);
         plan.live.insert(day);
-        let (sql, parameters) = plan.source(&aggregate, true, "2014-01-01");
+        let (sql, parameters) = plan.source(&aggregate, "2014-01-01");
         assert!(sql.contains("where day not in ({bucket_0:Date32})"), "{sql}");
         assert!(sql.contains("`at` >= {bucket_from_0:DateTime64(6, 'UTC')}") && !sql.contains(SOURCE), "{sql}");
         assert_eq!(parameters.first(), Some(&("bucket_0".to_owned(), "2014-01-01".to_owned())));
-        assert!(!plan.source(&aggregate, false, "2014-01-01").0.contains("n_daily"), "what is not there is not read");
+        plan.states.builds.clear();
+        assert!(!plan.source(&aggregate, "2014-01-01").0.contains("n_daily"), "what is not there is not read");
     }
 }

@@ -5,10 +5,10 @@ pub mod aggregates;
 pub mod generate;
 pub mod import;
 mod jobs;
-mod refresh;
-mod refresh_pace;
 pub mod load;
 pub mod post;
+mod refresh;
+mod refresh_pace;
 pub mod verify;
 
 pub use jobs::Jobs;

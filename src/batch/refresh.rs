@@ -63,7 +63,8 @@ impl<A: Fn() -> bool> Refresher<A> {
     /// Looks every `etl.refresh_interval_ms`, until cancelled.
     pub async fn run(self) {
         let on = self.settings.etl.refresh_interval_ms > 0;
-        let interval = if on { Duration::from_millis(self.settings.etl.refresh_interval_ms.max(50)) } else { COUNT_EVERY };
+        let interval =
+            if on { Duration::from_millis(self.settings.etl.refresh_interval_ms.max(50)) } else { COUNT_EVERY };
         let mut memory = Memory::default();
         loop {
             tokio::select! {
@@ -208,7 +209,13 @@ impl<A: Fn() -> bool> Refresher<A> {
                 counter!("platform_sink_retries_total", "step" => "refresh").increment(1);
                 let error = built.err().map(|error| format!("{error:#}")).unwrap_or_default();
                 let (wait_s, bucket) = (wait.as_secs(), stale.bucket.to_string());
-                tracing::warn!(aggregate = aggregate.name, bucket, error, wait_s, "a bucket cannot be built; tried again");
+                tracing::warn!(
+                    aggregate = aggregate.name,
+                    bucket,
+                    error,
+                    wait_s,
+                    "a bucket cannot be built; tried again"
+                );
             }
             _ => {
                 memory.paces.built(&aggregate.name, stale.bucket, Instant::now(), begun.elapsed());

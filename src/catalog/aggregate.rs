@@ -90,7 +90,9 @@ impl Aggregate {
             return Err(error("keys must be columns of the SELECT, with commas between them".into()));
         }
         if unit == BucketUnit::Hour && !keys.iter().any(|key| key == HOUR_COLUMN) {
-            return Err(error(format!("an aggregate by hour has the key {HOUR_COLUMN}: select {HOUR} as {HOUR_COLUMN}")));
+            return Err(error(format!(
+                "an aggregate by hour has the key {HOUR_COLUMN}: select {HOUR} as {HOUR_COLUMN}"
+            )));
         }
         let table = TableName::from_argument(&needed(header.table, "table")?);
         let select = select.replace(HOUR, &hour_of(bucket_column));

@@ -40,9 +40,9 @@ mod table;
 mod trust;
 
 pub use aggregate::{Aggregate, Check, HeaderError, OWN_COLUMNS, SOURCE};
-pub use bucket_unit::BucketUnit;
 pub use binary_cell::{CopyReader, MalformedCopy};
 pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
+pub use bucket_unit::BucketUnit;
 pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};

@@ -90,7 +90,11 @@ impl Summary {
             to: None,
             dirty: None,
             aggregates,
-            status: reports.iter().map(|report| report.status).find(|it| *it != Status::Unchanged).unwrap_or(Status::Unchanged),
+            status: reports
+                .iter()
+                .map(|report| report.status)
+                .find(|it| *it != Status::Unchanged)
+                .unwrap_or(Status::Unchanged),
             done: all(Status::Done),
             unchanged: all(Status::Unchanged),
             would_build: all(Status::WouldBuild),
@@ -185,8 +189,7 @@ impl<'a> Work<'a> {
     }
 
     async fn build_dirty(&self) -> anyhow::Result<Vec<Report>> {
-        let there =
-            aggregates::marks_are_there(&self.postgres, &self.clickhouse, self.pipeline, self.options.wait);
+        let there = aggregates::marks_are_there(&self.postgres, &self.clickhouse, self.pipeline, self.options.wait);
         self.shutdown.guard(there).await?;
         let mut reports = Vec::new();
         for aggregate in self.aggregates {

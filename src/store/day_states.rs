@@ -169,7 +169,8 @@ pub async fn freshness(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result
         newest: Option<String>,
     }
     let marked = aggregate.unit.of_date32("toDate32(bucket)");
-    let sql = format!("with (select (toInt128(max(batch)), argMax(marked_at, batch)) from platform.dirty_buckets \
+    let sql = format!(
+        "with (select (toInt128(max(batch)), argMax(marked_at, batch)) from platform.dirty_buckets \
                      where aggregate = {{name:String}} and whole = 1) as whole, \
                     toDateTime64('2299-01-01 00:00:00', 6, 'UTC') as never \
                select countIf(isNotNull(as_of)) as built, countIf(is_dirty) as dirty, \
@@ -181,8 +182,10 @@ pub async fn freshness(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result
                          where aggregate = {{key:String}}) as b \
                    full outer join (select {marked} as day, toInt128(max(batch)) as newest_mark, argMax(marked_at, batch) as noted_at \
                          from platform.dirty_buckets where aggregate = {{name:String}} and whole = 0 group by day) as m \
-                   using day) settings join_use_nulls = 1");
-    let row: Option<Row> = clickhouse.fetch_optional(&sql, &[("name", &aggregate.name), ("key", &aggregate.key())]).await?;
+                   using day) settings join_use_nulls = 1"
+    );
+    let row: Option<Row> =
+        clickhouse.fetch_optional(&sql, &[("name", &aggregate.name), ("key", &aggregate.key())]).await?;
     let row = row.ok_or_else(|| Error::Unreadable("an aggregate without a row".into()))?;
     let time = |text: Option<String>| text.as_deref().map(parse_time).transpose();
     Ok(Freshness {

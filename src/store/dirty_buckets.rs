@@ -62,7 +62,8 @@ pub async fn whole(clickhouse: &ClickHouse, aggregate: &str) -> Result<u64, Erro
         #[serde(with = "text")]
         newest: u64,
     }
-    let sql = "select max(batch) as newest from platform.dirty_buckets where aggregate = {aggregate:String} and whole = 1";
+    let sql =
+        "select max(batch) as newest from platform.dirty_buckets where aggregate = {aggregate:String} and whole = 1";
     let row: Option<Row> = clickhouse.fetch_optional(sql, &[("aggregate", aggregate)]).await?;
     Ok(row.map_or(0, |row| row.newest))
 }

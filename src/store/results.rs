@@ -44,7 +44,8 @@ pub async fn shown(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<Sho
 /// ClickHouse's; it can be repeated.
 pub async fn show(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<(), Error> {
     let view = format!("analytics.{}", quote_clickhouse(&aggregate.name));
-    let old_table = "select 1 as one from system.tables where database = 'analytics' and name = {name:String} and engine != 'View'";
+    let old_table =
+        "select 1 as one from system.tables where database = 'analytics' and name = {name:String} and engine != 'View'";
     let found: Option<serde_json::Value> = clickhouse.fetch_optional(old_table, &[("name", &aggregate.name)]).await?;
     if found.is_some() {
         clickhouse.execute(&format!("drop table if exists {view} sync"), &[]).await?;

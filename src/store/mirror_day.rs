@@ -129,18 +129,30 @@ impl MirrorDay {
         [bucket, from, to, ("floor".to_owned(), self.table.floor.get().to_string())]
     }
 
+    /// The statement that reads the day's facts.
+    pub fn facts_sql(&self, aggregate: &Aggregate) -> String {
+        let checks: String = aggregate.checks.iter().map(|check| format!(", {}", check.clickhouse)).collect();
+        // Decimals with the zeros of their scale, as PostgreSQL prints them.
+        format!(
+            "select count(), sum(reinterpretAsUInt128(sipHash128({}, _version))){checks} from {} \
+             settings output_format_decimal_trailing_zeros = 1",
+            self.table.key, self.rows
+        )
+    }
+
+    /// A statement that has everything in it that a header says of the result: its keys, and `rows`.
+    pub fn judging(&self, aggregate: &Aggregate) -> String {
+        let keys: Vec<String> = aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
+        let rows = aggregate.rows.as_deref().unwrap_or("count()");
+        format!("select {rows}, uniqExact(tuple({})) from (\n{}\n)", keys.join(", "), self.select(aggregate))
+    }
+
     /// Reads the day's facts in one statement.
     ///
     /// # Errors
     /// ClickHouse's.
     pub async fn facts(&self, clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<Facts> {
-        let checks: String = aggregate.checks.iter().map(|check| format!(", {}", check.clickhouse)).collect();
-        // Decimals with the zeros of their scale, as PostgreSQL prints them.
-        let sql = format!(
-            "select count(), sum(reinterpretAsUInt128(sipHash128({}, _version))){checks} from {} \
-             settings output_format_decimal_trailing_zeros = 1",
-            self.table.key, self.rows
-        );
+        let sql = self.facts_sql(aggregate);
         let parameters = self.parameters();
         let bytes = clickhouse
             .fetch_bytes(

@@ -36,13 +36,13 @@ fn statement(aggregate: &Aggregate, mirror: Option<&MirrorTable>) -> String {
     });
     // A build counts from one, so that it is not taken for none.
     format!(
-        "select first_day, greatest(max(mark), any(whole.1)) as newest, max(seen) as built, \
-         if(max(mark) >= any(whole.1), max(noted), any(whole.2)) as noted_at from ( \
+        "select first_day, greatest(max(mark), any(of_all.1)) as newest, max(seen) as built, \
+         if(max(mark) >= any(of_all.1), max(noted), any(of_all.2)) as noted_at from ( \
          select {marked} as first_day, batch as mark, toUInt64(0) as seen, marked_at as noted from platform.dirty_buckets \
          where aggregate = {{name:String}} and whole = 0 \
          union all select bucket, toUInt64(0), as_of_batch + 1, toDateTime64(0, 6, 'UTC') from platform.builds final \
          where aggregate = {{key:String}}{with_rows}) as known \
-         cross join (select (max(batch), max(marked_at)) as whole from platform.dirty_buckets \
+         cross join (select (max(batch), max(marked_at)) as of_all from platform.dirty_buckets \
          where aggregate = {{name:String}} and whole = 1) as all_of_them \
          group by first_day having built <= newest"
     )

@@ -11,6 +11,7 @@
 mod build;
 mod dirty;
 mod lock;
+mod plan;
 mod publish;
 mod rebuild;
 mod result;
@@ -20,6 +21,7 @@ mod watermark;
 pub use build::{Inspection, Outcome, Request, build, build_bucket, inspect};
 pub use dirty::{dirty, marks_are_there};
 pub use lock::BucketLock;
+pub use plan::{Plan, plan_in_clickhouse, plan_in_postgres};
 pub use publish::{Published, complete, publish};
 pub(super) use rebuild::refuse_unready;
 pub use rebuild::{Day, Options, Report, Status, rebuild};

@@ -79,6 +79,15 @@ async fn a_changed_file_is_shown_when_it_has_every_bucket() {
     assert_eq!(writers, "2024-04-01\t1\n2024-05-01\t1\n");
     let left = "select count() from system.tables where database = 'platform' and startsWith(name, 'result_')";
     assert_eq!((bench.ask(left).await.as_str(), bench.staging().await.as_str()), ("1\n", ""));
+    let checked = bench.run(&["aggregates", "check"]).await;
+    let result = checked.result();
+    let told = (&result["clickhouse"], &result["postgres"], &result["findings"]);
+    assert_eq!(told, (&json!(true), &json!(true), &json!([])), "{}", checked.stderr);
+    std::fs::write(folder.join("wrong.sql"), BY_MONTH.replace("uniqExact(author)", "uniqExact(nobody)"))
+        .expect("written");
+    let checked = bench.run(&["aggregates", "check"]).await;
+    assert_eq!((checked.code, &checked.result()["findings"][0]["file"]), (Some(78), &json!("wrong.sql")));
+    std::fs::remove_file(folder.join("wrong.sql")).expect("removed");
     // Words for people change nothing.
     std::fs::write(&file, BY_MONTH.replace("as authors", "as writers").replace("Posts of", "Sum of")).expect("written");
     assert_eq!(bench.run(&["etl", "--from", DAYS[0], "--to", DAYS[2]]).await.code, Some(99));

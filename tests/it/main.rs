@@ -9,6 +9,7 @@
 
 mod support;
 
+mod aggregates;
 mod api;
 mod batch;
 mod clickhouse;

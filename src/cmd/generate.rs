@@ -12,7 +12,7 @@ use crate::shutdown::Shutdown;
 use crate::store::posts::PostWriter;
 
 /// Changes a second beyond which one connection is no fair load any more.
-const RATE_MAX: i64 = 100_000;
+const RATE_MAX: u32 = 100_000;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -194,6 +194,6 @@ async fn connect(settings: &Settings) -> anyhow::Result<PostWriter> {
 fn rate(text: &str) -> Result<u32, String> {
     let number = text.strip_suffix("/s").unwrap_or(text).parse::<u32>().ok();
     number
-        .filter(|rate| (1..=RATE_MAX).contains(&i64::from(*rate)))
+        .filter(|rate| (1..=RATE_MAX).contains(rate))
         .ok_or_else(|| format!("write a number of changes a second from 1 to {RATE_MAX}, such as 200 or 200/s"))
 }

@@ -4,8 +4,10 @@ mod etl;
 mod etl_refusals;
 mod etl_trouble;
 mod generate;
+mod generate_days;
 mod hybrid;
 mod import;
+mod import_sources;
 mod mirrored;
 
 use std::path::{Path, PathBuf};

@@ -92,7 +92,8 @@ impl Season {
         if self.chance("burst", 0) % BURST_EVERY != 0 {
             return None;
         }
-        let pick = |what: &str, from: u64, to: u64| usize::try_from(from + self.chance(what, 1) % (to - from)).unwrap_or(0);
+        let pick =
+            |what: &str, from: u64, to: u64| usize::try_from(from + self.chance(what, 1) % (to - from)).unwrap_or(0);
         let start = pick("start", 6, 20);
         let topics = u64::try_from(TOPICS.len()).unwrap_or(1);
         let mood = if self.chance("mood of the burst", 1).is_multiple_of(3) { 400 } else { -400 };

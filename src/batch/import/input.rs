@@ -93,7 +93,8 @@ fn decompressed(mut reader: BufReader<Box<dyn Read + Send>>) -> io::Result<Box<d
         let gzip = flate2::bufread::MultiGzDecoder::new(reader);
         return Ok(Box::new(BufReader::with_capacity(BUFFER, gzip)));
     }
-    let skipped = first.get(1..).is_some_and(|rest| rest.starts_with(ZSTD_SKIPPED)) && first.first().is_some_and(|byte| byte >> 4 == 5);
+    let skipped = first.get(1..).is_some_and(|rest| rest.starts_with(ZSTD_SKIPPED))
+        && first.first().is_some_and(|byte| byte >> 4 == 5);
     if first.starts_with(ZSTD) || skipped {
         let zstd = zstd::stream::read::Decoder::with_buffer(reader)?;
         return Ok(Box::new(BufReader::with_capacity(BUFFER, zstd)));
@@ -135,7 +136,8 @@ mod tests {
         ] {
             assert_eq!(Format::of_name(Path::new(name)), format, "{name}");
         }
-        for (text, format) in [("\u{feff}\n {\"", Some(Format::Ndjson)), ("platform,", None), ("", None), ("[{", None)] {
+        for (text, format) in [("\u{feff}\n {\"", Some(Format::Ndjson)), ("platform,", None), ("", None), ("[{", None)]
+        {
             assert_eq!(sniffed(&mut text.as_bytes()).expect("readable"), format, "{text:?}");
         }
     }

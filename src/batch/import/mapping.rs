@@ -32,13 +32,16 @@ impl Mapping {
         let mut columns = COLUMNS.map(|name| Origin::Field(name.to_owned()));
         let mut named = Vec::new();
         let mut taken = Vec::new();
-        for (flag, text) in maps.iter().map(|text| ("--map", text)).chain(constants.iter().map(|text| ("--set", text))) {
-            let (name, value) = text
-                .split_once('=')
-                .ok_or_else(|| Failure::Usage(format!("{flag} {text}: write COLUMN=…")))?;
+        for (flag, text) in maps.iter().map(|text| ("--map", text)).chain(constants.iter().map(|text| ("--set", text)))
+        {
+            let (name, value) =
+                text.split_once('=').ok_or_else(|| Failure::Usage(format!("{flag} {text}: write COLUMN=…")))?;
             let slot = COLUMNS.iter().zip(&mut columns).find(|(column, _)| **column == name);
             let Some((column, slot)) = slot else {
-                return Err(Failure::Usage(format!("{flag}: there is no column {name:?}; known are {}", COLUMNS.join(", "))));
+                return Err(Failure::Usage(format!(
+                    "{flag}: there is no column {name:?}; known are {}",
+                    COLUMNS.join(", ")
+                )));
             };
             if named.contains(column) {
                 return Err(Failure::Usage(format!("column {column} is given twice")));

@@ -146,7 +146,9 @@ impl Import<'_> {
                 self.done.resumed += records;
                 rejects.go_on_after(self.journal.lengths(&source))?;
                 let input = &source.name;
-                self.progress.suspend(|| tracing::info!(input, records, "goes on behind these records, where an import was interrupted"));
+                self.progress.suspend(|| {
+                    tracing::info!(input, records, "goes on behind these records, where an import was interrupted")
+                });
             }
             self.rejects = Some((source, rejects));
             return Ok(());

@@ -160,7 +160,9 @@ fn string<'a>(column: &str, raw: Raw<'a>) -> Result<Given<Cow<'a, str>>, Rejecti
 /// Many sources number their posts: the digits are the text.
 fn identifier<'a>(column: &str, raw: Raw<'a>) -> Result<Given<Cow<'a, str>>, Rejection> {
     match raw {
-        Some(json) if json.get().bytes().all(|byte| byte.is_ascii_digit()) => Ok(Given::Value(Cow::Borrowed(json.get()))),
+        Some(json) if json.get().bytes().all(|byte| byte.is_ascii_digit()) => {
+            Ok(Given::Value(Cow::Borrowed(json.get())))
+        }
         _ => string(column, raw),
     }
 }

@@ -129,17 +129,13 @@ pub(super) fn parse(task: Task, progress: &ProgressBar, messages: &Sender<Messag
     let Task { sources, mapping, strict, positions } = task;
     for (number, (source, from)) in sources.into_iter().enumerate() {
         let hashed = positions && source.path.is_some();
-        let mut parser = Parser {
-            strict,
-            mapping: &mapping,
-            name: &source.name,
-            messages,
-            chunk: Building::default(),
-            before: 0,
-        };
-        parser.source(number, &source, from, hashed, progress).map_err(|error| match error.downcast::<io::Error>() {
-            Ok(error) => read_failure(&source.name, &error).into(),
-            Err(error) => error,
+        let mut parser =
+            Parser { strict, mapping: &mapping, name: &source.name, messages, chunk: Building::default(), before: 0 };
+        parser.source(number, &source, from, hashed, progress).map_err(|error| {
+            match error.downcast::<io::Error>() {
+                Ok(error) => read_failure(&source.name, &error).into(),
+                Err(error) => error,
+            }
         })?;
     }
     Ok(())

@@ -53,8 +53,7 @@ fn trouble(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 fn file(path: &Path, format: Option<Format>) -> Result<Source, Failure> {
-    let metadata =
-        File::open(path).and_then(|file| file.metadata()).map_err(|error| trouble(path, &error))?;
+    let metadata = File::open(path).and_then(|file| file.metadata()).map_err(|error| trouble(path, &error))?;
     let mut rejected = path.as_os_str().to_owned();
     rejected.push(".rejected");
     Ok(Source {
@@ -101,7 +100,9 @@ mod tests {
         std::fs::create_dir(folder.path().join("below.csv")).expect("made");
         let names = |format| -> Vec<String> {
             let sources = Source::list(&[folder.path().to_owned()], format).expect("files");
-            let name = |source: &Source| source.path.as_ref().and_then(|path| path.file_name()).map(|name| name.to_os_string());
+            let name = |source: &Source| {
+                source.path.as_ref().and_then(|path| path.file_name()).map(|name| name.to_os_string())
+            };
             sources.iter().filter_map(name).filter_map(|name| name.into_string().ok()).collect()
         };
         assert_eq!(names(None), ["a.ndjson.gz", "b.csv"]);

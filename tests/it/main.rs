@@ -9,6 +9,7 @@
 
 mod support;
 
+mod airflow;
 mod api;
 mod batch;
 mod clickhouse;

@@ -67,7 +67,7 @@ cargo:
 # Airflow, for `platform up --airflow` and its tests: everything beneath it as constraints.txt has it.
 .airflow/.stamp: deploy/airflow/requirements.txt deploy/airflow/constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: Debian packages python3 and python3-venv" >&2; exit 1; }
-	@echo "airflow: installing deploy/airflow/requirements.txt into .airflow (about a minute, 400 MB)"
+	@echo "airflow: installing deploy/airflow/requirements.txt into .airflow (about a minute, 300 MB)"
 	@rm -rf .airflow
 	@$(PYTHON) -m venv .airflow || { echo "cannot make a virtual environment: Debian package python3-venv" >&2; exit 1; }
 	@.airflow/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/airflow/requirements.txt \

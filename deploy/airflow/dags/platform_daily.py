@@ -40,7 +40,7 @@ with DAG(
     params={
         "date": Param(None, type=["null", "string"], format="date", description="The day (UTC); empty: yesterday's"),
         "import": Param(os.environ.get("PLATFORM_DAILY_IMPORT", ""), type="string", description="File or folder of posts"),
-        "rows": Param(int(os.environ.get("PLATFORM_DAILY_ROWS", "0")), type="integer", minimum=0, description="Posts to generate"),
+        "rows": Param(int(os.environ.get("PLATFORM_DAILY_ROWS") or "0"), type="integer", minimum=0, description="Posts to generate"),
     },
     default_args=DEFAULT_ARGS,
     tags=["platform"],

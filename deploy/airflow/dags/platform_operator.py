@@ -21,7 +21,7 @@ NOTHING_TO_DO = 99
 DEFAULT_ARGS = {
     "retries": 5,
     # Seconds before the first further try; each next one waits twice as long.
-    "retry_delay": timedelta(seconds=int(os.environ.get("PLATFORM_RETRY_DELAY_S", "60"))),
+    "retry_delay": timedelta(seconds=int(os.environ.get("PLATFORM_RETRY_DELAY_S") or "60")),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=30),
     "execution_timeout": timedelta(hours=2),

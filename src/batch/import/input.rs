@@ -45,6 +45,8 @@ pub(super) struct Input {
 }
 
 const BUFFER: usize = 256 * 1024;
+/// Bytes that are looked at.
+const BEGINNING: u64 = 64;
 /// The first bytes of gzip (RFC 1952, 2.3.1) and of zstd, whose file may begin with a frame to be skipped (RFC 8878, 3.1).
 const GZIP: &[u8] = b"\x1f\x8b";
 const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
@@ -65,10 +67,14 @@ impl Input {
                 Box::new(progress.wrap_read(opened))
             }
         };
-        let mut reader = decompressed(BufReader::with_capacity(BUFFER, raw))?;
+        let mut reader = decompressed(raw)?;
         let format = match source.format {
             Some(format) => format,
-            None => sniffed(&mut reader)?.ok_or_else(|| unknown(source))?,
+            None => {
+                let (format, again) = sniffed(reader)?;
+                reader = again;
+                format.ok_or_else(|| unknown(source))?
+            }
         };
         Ok(Self { format, reader: Prefix::new(reader, hashed) })
     }
@@ -87,37 +93,33 @@ fn unknown(source: &Source) -> Failure {
 
 /// By its first bytes, whatever the name says. Decompressing needs the window of the format alone: 32 KiB for gzip, for
 /// zstd at most the 128 MiB that its library allows.
-fn decompressed(mut reader: BufReader<Box<dyn Read + Send>>) -> io::Result<Box<dyn BufRead + Send>> {
-    let first = first_bytes(&mut reader)?;
+fn decompressed(raw: impl Read + Send + 'static) -> io::Result<Box<dyn BufRead + Send>> {
+    let (first, raw) = beginning(raw)?;
+    let raw = BufReader::with_capacity(BUFFER, raw);
     if first.starts_with(GZIP) {
-        let gzip = flate2::bufread::MultiGzDecoder::new(reader);
+        let gzip = flate2::bufread::MultiGzDecoder::new(raw);
         return Ok(Box::new(BufReader::with_capacity(BUFFER, gzip)));
     }
-    let skipped = first.get(1..).is_some_and(|rest| rest.starts_with(ZSTD_SKIPPED))
-        && first.first().is_some_and(|byte| byte >> 4 == 5);
+    let skipped = matches!(first.as_slice(), [0x50..=0x5f, rest @ ..] if rest.starts_with(ZSTD_SKIPPED));
     if first.starts_with(ZSTD) || skipped {
-        let zstd = zstd::stream::read::Decoder::with_buffer(reader)?;
+        let zstd = zstd::stream::read::Decoder::with_buffer(raw)?;
         return Ok(Box::new(BufReader::with_capacity(BUFFER, zstd)));
     }
-    Ok(Box::new(reader))
+    Ok(Box::new(raw))
 }
 
-/// What is in the buffer; a pipe may give a byte at a time, and then a compressed stream is not recognised from it.
-fn first_bytes(reader: &mut impl BufRead) -> io::Result<&[u8]> {
-    loop {
-        match reader.fill_buf() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-            Ok(_) => return reader.fill_buf(),
-        }
-    }
+/// An object begins with a brace and a CSV header never does: no column's name has one. Also gives the reader again.
+fn sniffed(reader: Box<dyn BufRead + Send>) -> io::Result<(Option<Format>, Box<dyn BufRead + Send>)> {
+    let (first, reader) = beginning(reader)?;
+    let text = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&first).trim_ascii_start();
+    Ok((text.starts_with(b"{").then_some(Format::Ndjson), Box::new(BufReader::with_capacity(BUFFER, reader))))
 }
 
-/// An object begins with a brace and a CSV header never does: no column's name has one.
-fn sniffed(reader: &mut impl BufRead) -> io::Result<Option<Format>> {
-    let first = first_bytes(reader)?;
-    let first = first.strip_prefix(b"\xef\xbb\xbf").unwrap_or(first).trim_ascii_start();
-    Ok(first.starts_with(b"{").then_some(Format::Ndjson))
+/// The first bytes, and a reader that has them again: a pipe may give one at a time.
+fn beginning<R: Read>(mut reader: R) -> io::Result<(Vec<u8>, impl Read + use<R>)> {
+    let mut first = Vec::new();
+    reader.by_ref().take(BEGINNING).read_to_end(&mut first)?;
+    Ok((first.clone(), io::Cursor::new(first).chain(reader)))
 }
 
 #[cfg(test)]
@@ -138,7 +140,11 @@ mod tests {
         }
         for (text, format) in [("\u{feff}\n {\"", Some(Format::Ndjson)), ("platform,", None), ("", None), ("[{", None)]
         {
-            assert_eq!(sniffed(&mut text.as_bytes()).expect("readable"), format, "{text:?}");
+            let (told, mut reader) = sniffed(Box::new(text.as_bytes())).expect("readable");
+            assert_eq!(told, format, "{text:?}");
+            let mut all = String::new();
+            reader.read_to_string(&mut all).expect("text");
+            assert_eq!(all, text);
         }
     }
 
@@ -150,9 +156,8 @@ mod tests {
         let zstd = zstd::encode_all(&b"text"[..], 1).expect("compressed");
         let skipped = [b"\x51\x2a\x4d\x18\x02\0\0\0xx".as_slice(), &zstd].concat();
         for bytes in [gzip.finish().expect("compressed"), zstd, skipped, b"text".to_vec()] {
-            let raw: Box<dyn Read + Send> = Box::new(io::Cursor::new(bytes));
             let mut text = String::new();
-            decompressed(BufReader::new(raw)).expect("readable").read_to_string(&mut text).expect("text");
+            decompressed(io::Cursor::new(bytes)).expect("readable").read_to_string(&mut text).expect("text");
             assert_eq!(text, "text");
         }
     }

@@ -43,7 +43,7 @@ impl Source {
 
     /// The file's own name in the whole system, by which an interrupted import finds it again.
     pub(super) fn identity(&self) -> Option<String> {
-        let path = self.path.as_ref()?.canonicalize().ok()?;
+        let path = self.path.as_ref().filter(|path| path.is_file())?.canonicalize().ok()?;
         path.into_os_string().into_string().ok()
     }
 }
@@ -53,7 +53,11 @@ fn trouble(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 fn file(path: &Path, format: Option<Format>) -> Result<Source, Failure> {
-    let metadata = File::open(path).and_then(|file| file.metadata()).map_err(|error| trouble(path, &error))?;
+    // A pipe is opened once only: its writer would take the second opening for the end.
+    let metadata = path.metadata().map_err(|error| trouble(path, &error))?;
+    if metadata.is_file() {
+        File::open(path).map_err(|error| trouble(path, &error))?;
+    }
     let mut rejected = path.as_os_str().to_owned();
     rejected.push(".rejected");
     Ok(Source {

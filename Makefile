@@ -13,7 +13,7 @@ PYTHON ?= python3
 REQUIREMENTS := $(wildcard tests/python/requirements.txt)
 BINARY := $${CARGO_TARGET_DIR:-target}/debug/platform
 
-.PHONY: help engines up test chaos check bench clean cargo
+.PHONY: help engines airflow up test chaos check bench demo clean cargo
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,11 +21,13 @@ help: ## list the targets
 engines: ## install the engines into .engines (the first time about 700 MB)
 	@deploy/engines/install.sh
 
+airflow: .airflow/.stamp ## install Airflow into .airflow, for `make up ARGS=--airflow`
+
 up: cargo engines ## run the whole platform here until Ctrl-C; ARGS='…' go to `platform up`
 	@cargo build --locked
 	@exec $(BINARY) up $(ARGS)
 
-test: cargo engines $(if $(REQUIREMENTS),.venv/.stamp) ## run all tests; ARGS='…' go to `cargo test`
+test: cargo engines airflow $(if $(REQUIREMENTS),.venv/.stamp) ## run all tests; ARGS='…' go to `cargo test`
 	@cargo test --locked --features failpoints $(ARGS)
 
 chaos: cargo engines ## random faults: PLATFORM_CHAOS_SECONDS=180, PLATFORM_CHAOS_SEED=… for a plan again
@@ -41,9 +43,13 @@ check: cargo ## formatting, lints and documentation, without a warning
 bench: cargo engines ## run the benchmarks; ARGS='…' go to `cargo bench`
 	@cargo bench --locked $(ARGS)
 
+demo: cargo ## real posts that people rated, into the platform that runs here (examples/vader)
+	@cargo build --locked --quiet
+	@PYTHON=$(PYTHON) examples/vader/demo.sh $(BINARY)
+
 clean: ## remove what was built and installed; data is kept
-	@rm -rf target .engines .venv
-	@echo "removed target, .engines and .venv"
+	@rm -rf target .engines .venv .airflow
+	@echo "removed target, .engines, .venv and .airflow"
 	@[[ ! -e .platform ]] || echo "kept .platform, the data of 'platform up'; to remove it, stop the platform, then:  rm -rf .platform"
 
 cargo:
@@ -56,4 +62,14 @@ cargo:
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv || { echo "cannot make a virtual environment: Debian package python3-venv" >&2; exit 1; }
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Airflow, for `platform up --airflow` and its tests: everything beneath it as constraints.txt has it.
+.airflow/.stamp: deploy/airflow/requirements.txt deploy/airflow/constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: Debian packages python3 and python3-venv" >&2; exit 1; }
+	@echo "airflow: installing deploy/airflow/requirements.txt into .airflow (about a minute, 300 MB)"
+	@rm -rf .airflow
+	@$(PYTHON) -m venv .airflow || { echo "cannot make a virtual environment: Debian package python3-venv" >&2; exit 1; }
+	@.airflow/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/airflow/requirements.txt \
+		--constraint deploy/airflow/constraints.txt
 	@touch $@

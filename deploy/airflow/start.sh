@@ -5,4 +5,7 @@ set -euo pipefail
 
 install --mode=0600 "${PLATFORM_SECRETS:-/run/platform-secrets}/passwords.json" \
   "$AIRFLOW_HOME/simple_auth_manager_passwords.json.generated"
+# Tasks that write days run one at a time.
+airflow db migrate
+airflow pools set platform_etl 1 "platform etl: one at a time"
 exec airflow standalone

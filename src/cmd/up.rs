@@ -34,6 +34,12 @@ pub struct Args {
     /// Port of the sink's health and metrics [default: 9100]
     #[arg(long, value_name = "PORT")]
     sink_port: Option<u16>,
+    /// Run Airflow too, with the DAGs of deploy/airflow; `make airflow` installs it
+    #[arg(long)]
+    airflow: bool,
+    /// Airflow's port [default: 8080]
+    #[arg(long, value_name = "PORT")]
+    airflow_port: Option<u16>,
     /// Write the addresses and passwords here too, once everything is ready
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -70,12 +76,14 @@ pub async fn run(
         (args.clickhouse_port, &mut section.clickhouse_port),
         (args.api_port, &mut section.api_port),
         (args.sink_port, &mut section.sink_port),
+        (args.airflow_port, &mut section.airflow_port),
     ] {
         *setting = flag.unwrap_or(*setting);
     }
     let options = up::Options {
         config_file,
         parts: args.parts,
+        airflow: args.airflow,
         ready_file: args.ready_file,
         parent: args.exit_with_parent_pid,
         remove_data: args.remove_data_on_exit,

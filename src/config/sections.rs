@@ -252,6 +252,9 @@ pub struct Up {
     pub clickhouse_reader_password: SecretString,
     pub api_port: u16,
     pub sink_port: u16,
+    pub airflow_port: u16,
+    pub airflow_dir: PathBuf,
+    pub airflow_dags_dir: PathBuf,
     pub ready_timeout_s: u64,
     pub stop_timeout_s: u64,
 }

@@ -27,7 +27,7 @@ macro_rules! migrations {
 
 const POSTGRES: &[Migration] = migrations!(
     "postgres": "0001_roles", "0002_sentiment_social", "0003_platform", "0004_grants", "0005_publication",
-    "0006_heartbeat_identity", "0007_operating", "0008_api_keys",
+    "0006_heartbeat_identity", "0007_operating", "0008_api_keys", "0010_imports",
 );
 const CLICKHOUSE: &[Migration] = migrations!("clickhouse": "0001_databases", "0002_platform", "0003_table_states", "0004_operating", "0005_dirty_buckets",
     "0006_lag_history", "0007_table_versions");

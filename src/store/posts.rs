@@ -52,7 +52,7 @@ pub enum WriteError {
 /// One connection that writes posts, in transactions that the caller begins and commits.
 #[derive(Debug)]
 pub struct PostWriter {
-    client: Client,
+    pub(super) client: Client,
     columns: String,
     update: String,
 }
@@ -244,7 +244,7 @@ impl PostWriter {
     }
 }
 
-fn setup_failure(error: &tokio_postgres::Error) -> anyhow::Error {
+pub(super) fn setup_failure(error: &tokio_postgres::Error) -> anyhow::Error {
     match error.code() {
         Some(code) if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::UNDEFINED_COLUMN => {
             Failure::Config(format!("PostgreSQL has no {TABLE} as this program knows it; run `platform migrate`"))
@@ -272,7 +272,7 @@ fn write_error(error: &tokio_postgres::Error) -> WriteError {
     }
 }
 
-fn other(error: &tokio_postgres::Error) -> anyhow::Error {
+pub(super) fn other(error: &tokio_postgres::Error) -> anyhow::Error {
     let text = format!("writing posts: {}", chain(error));
     if postgres::is_transient(error) { Failure::Unavailable(text).into() } else { anyhow::Error::msg(text) }
 }

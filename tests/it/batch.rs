@@ -5,8 +5,10 @@ mod etl_dirty;
 mod etl_refusals;
 mod etl_trouble;
 mod generate;
+mod generate_days;
 mod hybrid;
 mod import;
+mod import_sources;
 mod mirrored;
 
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@
 mod support;
 
 mod aggregates;
+mod airflow;
 mod api;
 mod batch;
 mod clickhouse;

@@ -1,47 +1,34 @@
-"""Rebuilds one day of statistics with `platform etl --date`, every night, for the day that has just ended (UTC).
+"""Every night, for the day that has just ended (UTC): posts arrive (`fill`), the day's statistics are built (`etl`), ClickHouse
+is compared with PostgreSQL (`verify`), and days that changed behind their last build are built again (`dirty`).
 
-By hand, for any day: trigger it with `{"date": "2026-03-01"}`.
+`fill` imports the file or folder of `PLATFORM_DAILY_IMPORT` (`{date}` in it becomes the day), or generates
+`PLATFORM_DAILY_ROWS` posts; without either it is skipped, because the posts come another way.
+
+By hand, for any day: trigger it with `{"date": "2026-03-01"}`, also with `"import"` or `"rows"`.
 """
 
-import json
-from datetime import datetime, timedelta, timezone
-from functools import cached_property
+import os
+from datetime import datetime, timezone
 
-from airflow.providers.standard.hooks.subprocess import SubprocessHook, SubprocessResult
-from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG, Param
-from airflow.sdk.exceptions import AirflowFailException
 from airflow.timetables.interval import CronDataIntervalTimetable
-
-# The exit codes of `platform` that a second try cannot mend: usage, a bad date, a failed data check, a bad configuration.
-# 69 (a dependency is unavailable), 70 (a bug) and 75 (busy, or the mirror is behind) are tried again; 99 (nothing to do) skips.
-HOPELESS = {2, 64, 65, 78}
+from platform_operator import DEFAULT_ARGS, PlatformOperator
 
 # A run by hand need not have an interval; then the day before it.
 DATE = "{{ params.date or ((data_interval_start | default(none)) or dag_run.run_after - macros.timedelta(days=1)) | ds }}"
 
-
-class Hook(SubprocessHook):
-    """Fails a task for good where repeating it is useless."""
-
-    def run_command(self, *args, **kwargs) -> SubprocessResult:
-        result = super().run_command(*args, **kwargs)
-        if result.exit_code in HOPELESS:
-            raise AirflowFailException(f"platform ended with {result.exit_code}, which a repetition cannot mend: {result.output}")
-        return result
-
-
-class PlatformOperator(BashOperator):
-    """A BashOperator that knows the exit codes of `platform`."""
-
-    @cached_property
-    def subprocess_hook(self) -> SubprocessHook:
-        return Hook()
-
+FILL = """\
+if [ -n "$PLATFORM_DAILY_IMPORT" ]; then
+  exec platform import --on-conflict update -- "${PLATFORM_DAILY_IMPORT//\\{date\\}/$PLATFORM_DATE}"
+elif [ "$PLATFORM_DAILY_ROWS" -gt 0 ]; then
+  exec platform generate --rows "$PLATFORM_DAILY_ROWS" --date "$PLATFORM_DATE"
+fi
+exit 99
+"""
 
 with DAG(
     dag_id="platform_daily",
-    description="Statistics of the day that has ended, rebuilt from the mirror",
+    description="The day that has ended: posts, statistics, proof",
     doc_md=__doc__,
     # Not a cron string: since Airflow 3 that means the moment of the run, and `ds` the wrong day. Here the interval of a run
     # at 00:15 begins a day earlier.
@@ -50,24 +37,38 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    params={"date": Param(None, type=["null", "string"], format="date", description="The day (UTC); empty: yesterday's")},
-    default_args={
-        "retries": 5,
-        "retry_delay": timedelta(minutes=1),
-        "retry_exponential_backoff": True,
-        "max_retry_delay": timedelta(minutes=30),
-        "execution_timeout": timedelta(hours=2),
+    params={
+        "date": Param(None, type=["null", "string"], format="date", description="The day (UTC); empty: yesterday's"),
+        "import": Param(os.environ.get("PLATFORM_DAILY_IMPORT", ""), type="string", description="File or folder of posts"),
+        "rows": Param(int(os.environ.get("PLATFORM_DAILY_ROWS") or "0"), type="integer", minimum=0, description="Posts to generate"),
     },
+    default_args=DEFAULT_ARGS,
     tags=["platform"],
 ):
-    PlatformOperator(
-        task_id="etl",
-        # `exec`: a kill's SIGTERM reaches the program, which leaves the old day or the new one and nothing between.
-        bash_command='exec platform etl --date "$PLATFORM_DATE"',
-        # Through the environment, so that no parameter is ever read as shell.
-        env={"PLATFORM_DATE": DATE},
-        append_env=True,
-        skip_on_exit_code=99,
-        # The last line of output is the JSON line of the job; it becomes the XCom.
-        output_processor=json.loads,
+    fill = PlatformOperator(
+        task_id="fill",
+        bash_command=FILL,
+        env={
+            "PLATFORM_DATE": DATE,
+            "PLATFORM_DAILY_IMPORT": "{{ params['import'] }}",
+            "PLATFORM_DAILY_ROWS": "{{ params.rows }}",
+        },
     )
+    etl = PlatformOperator(
+        task_id="etl",
+        bash_command='exec platform etl --date "$PLATFORM_DATE"',
+        env={"PLATFORM_DATE": DATE},
+        # Posts that come another way skip `fill`.
+        trigger_rule="none_failed",
+    )
+    verify = PlatformOperator(
+        task_id="verify",
+        bash_command='exec platform verify',
+    )
+    dirty = PlatformOperator(
+        task_id="dirty",
+        bash_command='exec platform etl --dirty',
+        # A day with nothing to do says nothing about other days.
+        trigger_rule="none_failed",
+    )
+    fill >> etl >> verify >> dirty

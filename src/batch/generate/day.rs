@@ -5,20 +5,19 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use anyhow::Context as _;
-use chrono::Datelike as _;
+use chrono::{DateTime, Datelike as _, Utc};
 use rand::distr::Distribution as _;
 use rand::distr::weighted::WeightedIndex;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
+use super::season::{Burst, Season};
 use super::words::{LANGUAGES, Language, PLATFORMS, TOPICS};
 use crate::batch::post::{Label, Post, PostedAt, Thousandths};
 use crate::domain::RunDate;
 
 /// Authors of all days; the k-th writes about 1/k as much as the first.
 const AUTHORS: u64 = 50_000;
-/// Weights of the hours of a day, UTC.
-const HOURS: [u32; 24] = [5, 4, 3, 2, 2, 3, 5, 8, 10, 10, 9, 9, 10, 10, 9, 9, 9, 10, 12, 13, 13, 12, 10, 7];
 /// One post in so many is an essay, longer than what PostgreSQL keeps in the row.
 const ESSAY_EVERY: u32 = 250;
 const ESSAY_BYTES: Range<usize> = 9_000..20_000;
@@ -29,27 +28,33 @@ const HOUR_MICROS: i64 = 3_600_000_000;
 pub(super) struct Day {
     date: RunDate,
     seed: u64,
+    season: Season,
+    burst: Option<Burst>,
     authors: WeightedIndex<u64>,
     topics: WeightedIndex<u64>,
+    topics_of_burst: WeightedIndex<u64>,
     languages: WeightedIndex<u32>,
     platforms: WeightedIndex<u32>,
     hours: WeightedIndex<u32>,
 }
 
-type Rng = ChaCha8Rng;
+pub(super) type Rng = ChaCha8Rng;
 
 impl Day {
     pub(super) fn new(date: RunDate, seed: u64) -> anyhow::Result<Self> {
         let zipf = |count: u64| WeightedIndex::new((1..=count).map(|rank| 1_000_000_000 / rank));
-        let topics = u64::try_from(TOPICS.len())?;
+        let season = Season::new(date, seed);
         Ok(Self {
             date,
             seed,
+            burst: season.burst(),
             authors: zipf(AUTHORS).context("weights of authors")?,
-            topics: zipf(topics).context("weights of topics")?,
+            topics: WeightedIndex::new(season.topics()).context("weights of topics")?,
+            topics_of_burst: WeightedIndex::new(season.topics_of_burst()).context("weights of topics")?,
             languages: WeightedIndex::new(LANGUAGES.iter().map(|language| language.weight)).context("weights")?,
             platforms: WeightedIndex::new(PLATFORMS.iter().map(|(_, weight)| weight)).context("weights")?,
-            hours: WeightedIndex::new(HOURS).context("weights of hours")?,
+            hours: WeightedIndex::new(season.hours()).context("weights of hours")?,
+            season,
         })
     }
 
@@ -60,25 +65,39 @@ impl Day {
 
     /// Makes the posts `numbers` of block `block`; the first ones are the same however many there are.
     pub(super) fn block(&self, block: u64, numbers: Range<u64>, mut take: impl FnMut(Post<'static>)) {
+        let mut rng = self.rng(block);
+        for number in numbers {
+            take(self.post(number, &mut rng));
+        }
+    }
+
+    /// A post as one of this day is, but written now: its id is `id`.
+    pub(super) fn post_at(&self, moment: DateTime<Utc>, number: u64, id: String, rng: &mut Rng) -> Post<'static> {
+        let posted_at = PostedAt::from_micros(moment.timestamp_micros()).unwrap_or(PostedAt::EPOCH);
+        Post { post_id: id.into(), posted_at, ..self.post(number, rng) }
+    }
+
+    /// The chance of a block.
+    pub(super) fn rng(&self, block: u64) -> Rng {
         let mut seed = [0; 32];
         let parts = [self.seed.to_le_bytes(), block.to_le_bytes()].concat();
         let day = self.date.naive().num_days_from_ce().to_le_bytes();
         for (slot, byte) in seed.iter_mut().zip(parts.into_iter().chain(day)) {
             *slot = byte;
         }
-        let mut rng = Rng::from_seed(seed);
-        for number in numbers {
-            take(self.post(number, &mut rng));
-        }
+        Rng::from_seed(seed)
     }
 
     fn post(&self, number: u64, rng: &mut Rng) -> Post<'static> {
         let author = self.authors.sample(rng);
-        let rank = self.topics.sample(rng);
+        let hour = self.hours.sample(rng);
+        let burst = self.burst.as_ref().filter(|burst| burst.hours.contains(&hour));
+        let rank = if burst.is_some() { self.topics_of_burst.sample(rng) } else { self.topics.sample(rng) };
+        let stirred = burst.filter(|burst| burst.topic == rank).map_or(0, |burst| burst.mood);
         let topic = TOPICS.get(rank).copied().unwrap_or("news");
         let language = LANGUAGES.get(self.languages.sample(rng)).unwrap_or(&LANGUAGES[0]);
         let platform = PLATFORMS.get(self.platforms.sample(rng)).map_or("forum", |(name, _)| name);
-        let score = score(rank, rng);
+        let score = score(self.season.mood(rank) + stirred, rng);
         let label = match score {
             _ if one_in(rng, 25) => Label::Mixed,
             150.. => Label::Positive,
@@ -103,12 +122,12 @@ impl Day {
             shares: popularity(rng) / 4,
             model_name: known(rng, 15).then_some("generator-1".into()),
             raw: one_in(rng, 10).then(|| raw(number, author, rng).into()),
-            posted_at: self.posted_at(rng),
+            posted_at: self.posted_at(hour, rng),
         }
     }
 
-    fn posted_at(&self, rng: &mut Rng) -> PostedAt {
-        let hour = i64::try_from(self.hours.sample(rng)).unwrap_or(0);
+    fn posted_at(&self, hour: usize, rng: &mut Rng) -> PostedAt {
+        let hour = i64::try_from(hour).unwrap_or(0);
         let micros = self.date.start().timestamp_micros() + hour * HOUR_MICROS + rng.random_range(0..HOUR_MICROS);
         // A `RunDate` lies within the range by its own rule.
         PostedAt::from_micros(micros).unwrap_or(PostedAt::EPOCH)
@@ -119,15 +138,14 @@ fn one_in(rng: &mut Rng, every: u32) -> bool {
     rng.random_ratio(1, every)
 }
 
-/// Thousandths around the topic's own mood, which lies between −500 and 500.
-fn score(topic: usize, rng: &mut Rng) -> i16 {
-    let mood = i16::try_from(topic * 373 % 1001).unwrap_or(500) - 500;
+/// Thousandths around a mood.
+fn score(mood: i16, rng: &mut Rng) -> i16 {
     let noise: i16 = (0..3).map(|_| rng.random_range(-250i16..=250)).sum();
     (mood + noise).clamp(-1000, 1000)
 }
 
 /// Mostly few, seldom very many: each further doubling is half as likely.
-fn popularity(rng: &mut Rng) -> i32 {
+pub(super) fn popularity(rng: &mut Rng) -> i32 {
     let doublings = rng.random::<u32>().trailing_zeros().min(20);
     rng.random_range(0..(2 << doublings))
 }
@@ -206,7 +224,7 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_posts_on_every_machine() {
         let hash = Sha256::digest(format!("{:?}", posts(7, 0, 2000)).as_bytes());
-        assert_eq!(hex::encode(hash), "2625e66077e0c76a9e8c4cbe8663e52fb09627e5672f5f07f1408b91e64dd310");
+        assert_eq!(hex::encode(hash), "5a5ee67967ba6a520acc4b5c5e0e097e431de17b5eeca668b943fa4c78c469a1");
         assert_eq!(posts(7, 0, 100)[..], posts(7, 0, 2000)[..100]);
         assert_ne!(posts(7, 0, 10), posts(8, 0, 10));
         assert_ne!(posts(7, 0, 10), posts(7, 1, 10));

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use csv_core::{ReadFieldResult, Reader};
 
+use super::mapping::Mapping;
 use super::ndjson;
 use super::record::{Next, Overflow, Record};
 use crate::batch::post::{COLUMNS, Draft, Given, Rejection};
@@ -14,7 +15,8 @@ use crate::batch::post::{COLUMNS, Draft, Given, Rejection};
 /// Cuts records and fields.
 pub(super) struct Csv {
     reader: Reader,
-    header: Vec<&'static str>,
+    /// The column that each field goes into; none is left out.
+    header: Vec<Option<&'static str>>,
     /// Unquoted bytes of the record's fields, one after another; longer than what is used.
     text: Vec<u8>,
     fields: Vec<Field>,
@@ -30,7 +32,7 @@ impl Csv {
     ///
     /// # Errors
     /// The text says what is wrong with the header.
-    pub(super) fn begin(input: &mut dyn BufRead, record: &mut Record) -> io::Result<Self> {
+    pub(super) fn begin(input: &mut dyn BufRead, record: &mut Record, mapping: &Mapping) -> io::Result<Self> {
         let mut csv = Self { reader: Reader::new(), header: Vec::new(), text: Vec::new(), fields: Vec::new() };
         let wrong = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
         if csv.read(input, record, &mut |_| Ok(()))? != Next::Whole {
@@ -38,18 +40,23 @@ impl Csv {
         }
         for field in &csv.fields {
             let name = csv.text.get(field.range.clone()).unwrap_or_default().trim_ascii();
-            let Some(column) = COLUMNS.iter().find(|column| column.as_bytes() == name) else {
-                let name: String = String::from_utf8_lossy(name).chars().take(64).collect();
-                return Err(wrong(format!("unknown column {name:?} in the header; known are {}", COLUMNS.join(", "))));
-            };
-            if csv.header.contains(column) {
-                return Err(wrong(format!("column {column} stands in the header twice")));
+            let name = String::from_utf8_lossy(name);
+            let column = mapping.column_of(&name, csv.header.len()).and_then(|at| COLUMNS.get(at).copied());
+            if column.is_none() && !mapping.ignore_unknown {
+                let (name, known) = (name.chars().take(64).collect::<String>(), mapping.fields());
+                return Err(wrong(format!("unknown column {name:?} in the header; known are {known}")));
+            }
+            if column.is_some() && csv.header.contains(&column) {
+                return Err(wrong(format!("column {name} stands in the header twice")));
             }
             csv.header.push(column);
         }
-        let needed = ["platform", "post_id", "content", "sentiment_label", "posted_at"];
-        if let Some(missing) = needed.iter().find(|name| !csv.header.contains(name)) {
-            return Err(wrong(format!("column {missing} is missing in the header")));
+        for column in ["platform", "post_id", "content", "sentiment_label", "posted_at"] {
+            if let Some(field) = mapping.field_for(column)
+                && !csv.header.contains(&Some(column))
+            {
+                return Err(wrong(format!("column {field} is missing in the header")));
+            }
         }
         Ok(csv)
     }
@@ -112,6 +119,7 @@ impl Csv {
         }
         let mut draft = Draft::default();
         for (column, field) in self.header.iter().zip(&self.fields) {
+            let Some(column) = column else { continue };
             let bytes = self.text.get(field.range.clone()).unwrap_or_default();
             if bytes.is_empty() && !field.quoted {
                 continue;
@@ -123,7 +131,11 @@ impl Csv {
     }
 }
 
-fn set<'a>(draft: &mut Draft<'a>, column: &str, text: &'a str) -> Result<(), Rejection> {
+/// Gives a column its value as text.
+///
+/// # Errors
+/// The text is no list, where one is needed.
+pub(super) fn set<'a>(draft: &mut Draft<'a>, column: &str, text: &'a str) -> Result<(), Rejection> {
     let slot = match column {
         "platform" => &mut draft.platform,
         "post_id" => &mut draft.post_id,
@@ -208,7 +220,8 @@ mod tests {
         // A small buffer puts its borders into the middle of fields.
         let mut input = io::BufReader::with_capacity(7, text.as_bytes());
         let mut record = Record::with_limit(limit);
-        let mut csv = Csv::begin(&mut input, &mut record).expect("a header");
+        let mapping = Mapping::new(&[], &[], false).expect("valid");
+        let mut csv = Csv::begin(&mut input, &mut record, &mapping).expect("a header");
         let mut seen = Vec::new();
         loop {
             let mut long = Vec::new();
@@ -257,8 +270,23 @@ mod tests {
             ("platform,platform\n", "column platform stands in the header twice"),
             ("platform,post_id\n", "column content is missing"),
         ] {
-            let error = Csv::begin(&mut header.as_bytes(), &mut Record::with_limit(100)).err().expect(reason);
+            let mapping = Mapping::new(&[], &[], false).expect("valid");
+            let mut record = Record::with_limit(100);
+            let error = Csv::begin(&mut header.as_bytes(), &mut record, &mapping).err().expect(reason);
             assert!(error.to_string().starts_with(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn a_header_of_other_names_is_mapped() {
+        let maps = ["post_id=id".to_owned(), "content=text".to_owned()];
+        let constants = ["platform=t".to_owned(), "sentiment_label=mixed".to_owned()];
+        let mapping = Mapping::new(&maps, &constants, true).expect("valid");
+        let mut input = "id,extra,text,posted_at\n1,x,c,2024-01-01T00:00:00Z\n".as_bytes();
+        let mut record = Record::with_limit(100);
+        let mut csv = Csv::begin(&mut input, &mut record, &mapping).expect("a header");
+        csv.read(&mut input, &mut record, &mut |_| Ok(())).expect("a record");
+        let draft = csv.draft().expect("a draft");
+        assert_eq!((draft.post_id, draft.content), (Given::Value("1".into()), Given::Value("c".into())));
     }
 }

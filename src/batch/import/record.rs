@@ -38,6 +38,17 @@ impl Record {
         Self { line: 1, raw: Vec::new(), too_long: false, limit, lines_before: 0, newlines: 0 }
     }
 
+    /// As if everything up to here had been read; `lines` line ends were.
+    pub(super) fn go_on_after(&mut self, lines: u64) {
+        self.begin();
+        self.lines_before = lines;
+    }
+
+    /// Line ends read so far.
+    pub(super) fn lines(&self) -> u64 {
+        self.lines_before + self.newlines
+    }
+
     /// The record without line ends around it.
     pub(super) fn raw(&self) -> &[u8] {
         let start = self.raw.iter().position(|byte| !is_line_end(*byte)).unwrap_or(self.raw.len());

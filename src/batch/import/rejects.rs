@@ -2,29 +2,31 @@
 //! reasons beside it in another.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::{self, BufWriter, Seek as _, Write as _};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
 
+use super::source::Source;
 use crate::domain::Failure;
 
 /// Reasons said on stderr for each input; the rest is in the file alone.
 const SHOWN_MAX: u64 = 5;
+/// Bytes that the rejected records of one input may take: what is longer is no file of posts, and could fill the disk.
+const BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// The rejected records of one input. Shared by the thread that reads and the task that writes to PostgreSQL.
-#[derive(Debug, Clone)]
-pub(super) struct Rejects(Arc<Mutex<State>>);
-
+/// The rejected records of one input.
 #[derive(Debug)]
-struct State {
+pub(super) struct Rejects {
     input: String,
     path: PathBuf,
     header: Option<Vec<u8>>,
     files: Option<Files>,
-    count: u64,
+    /// How many, in this run.
+    pub(super) count: u64,
+    max: u64,
+    bytes: u64,
     progress: ProgressBar,
 }
 
@@ -34,85 +36,151 @@ struct Files {
     reasons: BufWriter<File>,
 }
 
+/// How long both files were at some moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lengths {
+    /// Bytes of the records.
+    pub(super) records: u64,
+    /// Bytes of the reasons.
+    pub(super) reasons: u64,
+}
+
 impl Rejects {
-    /// For `input`; nothing is written before the first record. A CSV file's `header` goes before it.
-    pub(super) fn new(input: &str, path: &Path, progress: &ProgressBar) -> Self {
-        Self(Arc::new(Mutex::new(State {
-            input: input.to_owned(),
-            path: path.to_owned(),
-            header: None,
+    /// For `source`, up to `max` of them; nothing is written before the first record. A CSV file's `header` goes before it.
+    pub(super) fn new(source: &Source, header: Option<Vec<u8>>, max: u64, progress: &ProgressBar) -> Self {
+        Self {
+            input: source.name.clone(),
+            path: source.rejected.clone(),
+            header,
             files: None,
             count: 0,
+            max,
+            bytes: 0,
             progress: progress.clone(),
-        })))
+        }
     }
 
-    /// The CSV header.
-    pub(super) fn set_header(&self, header: &[u8]) {
-        self.lock().header = Some(header.to_vec());
+    /// Goes on where an interrupted import was; what it wrote beyond that is written again. Files that are gone are begun
+    /// anew.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub(super) fn go_on_after(&mut self, lengths: Lengths) -> anyhow::Result<()> {
+        if lengths.records == 0 {
+            return Ok(());
+        }
+        let reopened = [(self.path.clone(), lengths.records), (self.reasons_path(), lengths.reasons)].map(
+            |(path, length)| -> io::Result<BufWriter<File>> {
+                let mut file = File::options().write(true).open(path)?;
+                if file.metadata()?.len() < length {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                file.set_len(length)?;
+                file.seek(io::SeekFrom::End(0))?;
+                Ok(BufWriter::new(file))
+            },
+        );
+        match reopened {
+            [Ok(records), Ok(reasons)] => {
+                (self.files, self.bytes) = (Some(Files { records, reasons }), lengths.records);
+            }
+            _ => tracing::warn!(
+                input = self.input,
+                "the rejected records of the import that was interrupted are gone; their file begins anew"
+            ),
+        }
+        Ok(())
     }
 
     /// A record and the reason.
     ///
     /// # Errors
-    /// The files cannot be written.
-    pub(super) fn add(&self, line: u64, reason: &str, record: &[u8]) -> anyhow::Result<()> {
-        let mut state = self.lock();
-        state.piece(record).and_then(|()| state.close(line, reason)).with_context(|| state.trouble())
+    /// The files cannot be written; `Failure::DataCheck` beyond the limit.
+    pub(super) fn add(&mut self, line: u64, reason: &str, record: &[u8]) -> anyhow::Result<()> {
+        self.add_piece(record)?;
+        self.end_pieces(line, reason)
     }
 
     /// A piece of a record that is too long to be held.
     ///
     /// # Errors
-    /// The files cannot be written.
-    pub(super) fn add_piece(&self, piece: &[u8]) -> io::Result<()> {
-        self.lock().piece(piece)
+    /// As `add`.
+    pub(super) fn add_piece(&mut self, piece: &[u8]) -> anyhow::Result<()> {
+        self.bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        if self.bytes > BYTES_MAX {
+            let text = format!("{}: its rejected records have more than {BYTES_MAX} bytes", self.input);
+            return Err(Failure::DataCheck(text).into());
+        }
+        self.piece(piece).with_context(|| self.trouble())
     }
 
     /// The end of such a record.
     ///
     /// # Errors
-    /// The files cannot be written.
-    pub(super) fn end_pieces(&self, line: u64, reason: &str) -> anyhow::Result<()> {
-        let mut state = self.lock();
-        state.close(line, reason).with_context(|| state.trouble())
+    /// As `add`.
+    pub(super) fn end_pieces(&mut self, line: u64, reason: &str) -> anyhow::Result<()> {
+        self.close(line, reason).with_context(|| self.trouble())?;
+        if self.count > self.max {
+            let text = format!(
+                "{}: more than {} records were rejected; the reasons are in {} (--max-rejected sets the limit)",
+                self.input,
+                self.max,
+                self.reasons_path().display()
+            );
+            return Err(Failure::DataCheck(text).into());
+        }
+        Ok(())
     }
 
     /// Where a record stands, as messages say it.
     pub(super) fn place(&self, line: u64) -> String {
-        format!("{}:{line}", self.lock().input)
+        format!("{}:{line}", self.input)
     }
 
-    /// Ends the files; says where they are. The number of records in them.
+    /// Hands everything to the system, and says how long the files are now.
     ///
     /// # Errors
     /// The files cannot be written.
-    pub(super) fn finish(&self) -> anyhow::Result<u64> {
-        let mut state = self.lock();
-        if let Some(mut files) = state.files.take() {
-            let flushed = files.records.flush().and_then(|()| files.reasons.flush());
-            flushed.with_context(|| state.trouble())?;
-            let (file, rejected) = (state.path.display(), state.count);
-            tracing::warn!(input = state.input, rejected, %file, "rejected records are in this file; the reasons beside it in .reasons");
+    pub(super) fn flush(&mut self) -> anyhow::Result<Lengths> {
+        let Some(files) = &mut self.files else { return Ok(Lengths::default()) };
+        let mut lengths = || -> io::Result<Lengths> {
+            files.records.flush()?;
+            files.reasons.flush()?;
+            Ok(Lengths {
+                records: files.records.get_mut().stream_position()?,
+                reasons: files.reasons.get_mut().stream_position()?,
+            })
+        };
+        let outcome = lengths();
+        outcome.with_context(|| self.trouble())
+    }
+
+    /// Ends the files; says where they are.
+    ///
+    /// # Errors
+    /// The files cannot be written.
+    pub(super) fn finish(&mut self) -> anyhow::Result<()> {
+        self.flush()?;
+        if self.files.take().is_some() {
+            let (file, rejected) = (self.path.display(), self.count);
+            tracing::warn!(input = self.input, rejected, %file, "rejected records are in this file; the reasons beside it in .reasons");
         }
-        Ok(state.count)
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reasons_path(&self) -> PathBuf {
+        let mut reasons = self.path.clone().into_os_string();
+        reasons.push(".reasons");
+        reasons.into()
     }
-}
 
-impl State {
     fn piece(&mut self, piece: &[u8]) -> io::Result<()> {
         if let Some(files) = &mut self.files {
             return files.records.write_all(piece);
         }
-        let mut reasons = self.path.clone().into_os_string();
-        reasons.push(".reasons");
         let mut files = Files {
             records: BufWriter::new(File::create(&self.path)?),
-            reasons: BufWriter::new(File::create(reasons)?),
+            reasons: BufWriter::new(File::create(self.reasons_path())?),
         };
         if let Some(header) = &self.header {
             files.records.write_all(header)?;

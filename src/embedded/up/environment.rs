@@ -27,7 +27,8 @@ pub(super) struct Environment {
     pub(super) parts: BTreeSet<&'static str>,
 }
 
-type Variables = Vec<(&'static str, String)>;
+/// Names and values.
+pub(super) type Variables = Vec<(&'static str, String)>;
 
 /// What only an administrator, or one part, may know. A child that is not given one does not inherit it either.
 const RESTRICTED: [&str; 8] = [
@@ -87,6 +88,14 @@ impl Environment {
         variables
     }
 
+    /// What the batch jobs need that Airflow runs: their own role, and writing to ClickHouse.
+    pub(super) fn etl(&self) -> Variables {
+        let mut variables = self.addresses();
+        variables.push(("PLATFORM__POSTGRES__URL", self.postgres_url("platform_etl", Owner::Etl, DATABASE)));
+        variables.extend(self.clickhouse(CLICKHOUSE_ADMIN, Owner::ClickHouseAdmin));
+        variables
+    }
+
     /// What ClickHouse's front needs: the passwords of its users.
     pub(super) fn clickhouse_front(&self) -> Variables {
         let mut variables = self.clickhouse(CLICKHOUSE_ADMIN, Owner::ClickHouseAdmin);
@@ -104,6 +113,10 @@ impl Environment {
         let mut variables = self.administrator();
         variables.push(("PLATFORM_API_URL", self.url("api")));
         variables.push(("PLATFORM_API_KEY", self.secrets.api_key().to_owned()));
+        if self.parts.contains("airflow") {
+            variables.push(("PLATFORM_AIRFLOW_URL", self.url("airflow")));
+            variables.push(("PLATFORM_AIRFLOW_PASSWORD", self.secrets.password(Owner::Airflow).to_owned()));
+        }
         for (name, value) in variables {
             text.push_str(&format!("{name}='{value}'\n"));
         }

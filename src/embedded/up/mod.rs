@@ -54,6 +54,8 @@ pub struct Options {
     pub config_file: Option<PathBuf>,
     /// Steps to start, with commas; all when absent.
     pub parts: Option<String>,
+    /// Whether Airflow runs too.
+    pub airflow: bool,
     /// Written with the text of `.platform/env` when everything is ready.
     pub ready_file: Option<PathBuf>,
     /// Stop when this process is gone.
@@ -81,7 +83,7 @@ pub async fn run(options: Options, settings: Settings, shutdown: Shutdown) -> an
     remove_file(&env_file)?;
 
     let engines = Engines::find(&settings.up.engines_dir)?;
-    let selected = parts::selected(options.parts.as_deref())?;
+    let selected = parts::selected(options.parts.as_deref(), options.airflow)?;
     let secrets = Secrets::load_or_make(&data_dir.root().join("secrets"))?;
     let ports = Arc::new(Ports::take(&parts::wishes(&settings, &selected, &data_dir))?);
     let environment = Environment { ports, secrets, parts: selected };

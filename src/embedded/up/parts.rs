@@ -1,12 +1,16 @@
 //! The list of steps: what is started with what, and in which order.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use anyhow::Context as _;
 
 use super::data_dir::DataDir;
 use super::engines::Engines;
 use super::environment::{Environment, with_variables};
+use super::part::airflow::{Airflow, TASK_LOGS, TRIGGER_LOGS};
 use super::part::api_key::StoreApiKey;
 use super::part::connect::Connect;
 use super::part::http::Http;
@@ -23,7 +27,7 @@ use crate::domain::Failure;
 use crate::store::clickhouse::ClickHouse;
 
 /// Every step with its title and what it needs, in an order in which they could be started one by one.
-const STEPS: [(&str, &str, &[&str]); 10] = [
+const STEPS: [(&str, &str, &[&str]); 11] = [
     ("postgres", "PostgreSQL", &[]),
     ("kafka", "Kafka", &[]),
     ("connect", "Kafka Connect", &["kafka", "postgres"]),
@@ -34,18 +38,24 @@ const STEPS: [(&str, &str, &[&str]); 10] = [
     ("connector", "connector", &["load", "migrate", "connect"]),
     ("sink", "sink", &["connector", "load", "migrate", "connect", "postgres", "kafka", "clickhouse"]),
     ("serve", "API", &["key", "load", "migrate", "postgres", "clickhouse"]),
+    (AIRFLOW, "Airflow", &["load", "migrate", "postgres", "clickhouse"]),
 ];
+
+/// The step that runs only when it is asked for.
+const AIRFLOW: &str = "airflow";
 
 /// A request for readiness that takes longer is asked again.
 const READY_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The names of all steps, or of those in a list with commas. `key` comes with `migrate`.
+/// The names of all steps, or of those in a list with commas; Airflow only with `airflow`. `key` comes with `migrate`.
 ///
 /// # Errors
 /// `Failure::Usage` that names an unknown one.
-pub(super) fn selected(list: Option<&str>) -> anyhow::Result<BTreeSet<&'static str>> {
-    let Some(list) = list else { return Ok(STEPS.iter().map(|(name, ..)| *name).collect()) };
-    let mut names = BTreeSet::new();
+pub(super) fn selected(list: Option<&str>, airflow: bool) -> anyhow::Result<BTreeSet<&'static str>> {
+    let Some(list) = list else {
+        return Ok(STEPS.iter().map(|(name, ..)| *name).filter(|name| airflow || *name != AIRFLOW).collect());
+    };
+    let mut names: BTreeSet<&str> = airflow.then_some(AIRFLOW).into_iter().collect();
     for wanted in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let known = STEPS.iter().find(|(name, ..)| *name == wanted).map(|(name, ..)| *name);
         names.insert(known.ok_or_else(|| Failure::Usage(format!("--parts: there is no part {wanted:?}")))?);
@@ -58,7 +68,11 @@ pub(super) fn selected(list: Option<&str>) -> anyhow::Result<BTreeSet<&'static s
 
 /// Names in the order in which they are stopped, with how.
 pub(super) fn farewells() -> Vec<(&'static str, Farewell)> {
-    let way = |name| if name == "postgres" { Farewell::POSTGRES } else { Farewell::TERMINATE };
+    let way = |name| match name {
+        "postgres" => Farewell::POSTGRES,
+        AIRFLOW => Farewell::INTERRUPT,
+        _ => Farewell::TERMINATE,
+    };
     STEPS.iter().rev().map(|(name, ..)| (*name, way(*name))).collect()
 }
 
@@ -75,6 +89,9 @@ pub(super) fn wishes(settings: &Settings, parts: &BTreeSet<&str>, data_dir: &Dat
         ("clickhouse", "clickhouse", "ClickHouse's engine", up.clickhouse_port),
         ("sink", "sink", "the sink's health", up.sink_port),
         ("serve", "api", "the API", up.api_port),
+        (AIRFLOW, AIRFLOW, "Airflow", up.airflow_port),
+        (AIRFLOW, TASK_LOGS, "Airflow's logs of tasks", 0),
+        (AIRFLOW, TRIGGER_LOGS, "Airflow's logs of triggers", 0),
     ];
     let wanted = all.into_iter().filter(|(step, ..)| parts.contains(step));
     wanted.map(|(_, part, title, port)| Wish { part, title, port, flexible: part == CONTROLLER }).collect()
@@ -133,6 +150,7 @@ impl<'a> Workshop<'a> {
                 "clickhouse" => Kind::Service(Arc::new(self.clickhouse()?)),
                 "sink" => Kind::Service(Arc::new(self.own_service("sink", "sink", self.environment.sink()))),
                 "serve" => Kind::Service(Arc::new(self.own_service("serve", "api", self.environment.api()))),
+                AIRFLOW => Kind::Service(Arc::new(self.airflow()?)),
                 "key" => Kind::Job(Arc::new(self.api_key())),
                 "load" => Kind::Job(Arc::new(self.load())),
                 "connector" => Kind::Job(Arc::new(self.job("connector", &["connector", "apply"]))),
@@ -196,6 +214,23 @@ impl<'a> Workshop<'a> {
         })
     }
 
+    fn airflow(&self) -> anyhow::Result<Airflow> {
+        let up = &self.settings.up;
+        let platform = std::env::current_exe().context("finding this program's own file")?;
+        Ok(Airflow {
+            folder: self.data_dir.part(AIRFLOW)?,
+            bin: airflow_bin(&up.airflow_dir)?,
+            dags: up.airflow_dags_dir.canonicalize().with_context(|| {
+                Failure::Config(format!("there are no DAGs in {} (up.airflow_dags_dir)", up.airflow_dags_dir.display()))
+            })?,
+            platform: platform.parent().context("a program lies in a folder")?.to_owned(),
+            variables: self.environment.etl(),
+            password: self.environment.secrets.password(Owner::Airflow).to_owned(),
+            ports: self.environment.ports.clone(),
+            http: self.http.clone(),
+        })
+    }
+
     fn own_service(
         &self,
         name: &'static str,
@@ -232,6 +267,17 @@ impl<'a> Workshop<'a> {
     }
 }
 
+/// The `bin` of Airflow's virtual environment; the path as it is, because Python finds its packages by it.
+fn airflow_bin(folder: &Path) -> anyhow::Result<PathBuf> {
+    let bin = std::path::absolute(folder).context("finding Airflow")?.join("bin");
+    if !bin.join("airflow").is_file() {
+        let text =
+            format!("Airflow is not installed ({} is missing): run `make airflow`", bin.join("airflow").display());
+        return Err(Failure::Config(text).into());
+    }
+    Ok(bin)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,10 +293,12 @@ mod tests {
 
     #[test]
     fn parts_are_chosen_by_name() {
-        let some = selected(Some("postgres, migrate")).expect("known");
+        let some = selected(Some("postgres, migrate"), false).expect("known");
         assert_eq!(some.into_iter().collect::<Vec<_>>(), ["key", "migrate", "postgres"]);
-        assert_eq!(selected(None).expect("all").len(), STEPS.len());
-        let error = selected(Some("postgres,oracle")).expect_err("unknown");
+        assert_eq!(selected(None, true).expect("all").len(), STEPS.len());
+        assert!(!selected(None, false).expect("all").contains(AIRFLOW));
+        assert!(selected(Some("postgres"), true).expect("two").contains(AIRFLOW));
+        let error = selected(Some("postgres,oracle"), false).expect_err("unknown");
         assert_eq!(Failure::exit_code_of(&error), 2);
         assert!(error.to_string().contains("oracle"), "{error}");
     }

@@ -137,6 +137,8 @@ pub(super) struct Farewell {
 impl Farewell {
     /// SIGTERM, as most programs understand it.
     pub(super) const TERMINATE: Self = Self { ask: Signal::SIGTERM, press: None };
+    /// SIGINT, as Ctrl-C gives it.
+    pub(super) const INTERRUPT: Self = Self { ask: Signal::SIGINT, press: None };
     /// PostgreSQL's "fast" shutdown, then its "immediate" one.
     pub(super) const POSTGRES: Self = Self { ask: Signal::SIGINT, press: Some(Signal::SIGQUIT) };
 }

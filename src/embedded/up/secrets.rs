@@ -31,9 +31,11 @@ pub(super) enum Owner {
     ClickHouseAdmin,
     /// ClickHouse's user who may only read.
     ClickHouseReader,
+    /// Airflow's administrator.
+    Airflow,
 }
 
-const OWNERS: [(Owner, &str); 7] = [
+const OWNERS: [(Owner, &str); 8] = [
     (Owner::PostgresAdmin, "POSTGRES_ADMIN"),
     (Owner::Api, "POSTGRES_API"),
     (Owner::Sink, "POSTGRES_SINK"),
@@ -41,6 +43,7 @@ const OWNERS: [(Owner, &str); 7] = [
     (Owner::Debezium, "POSTGRES_DEBEZIUM"),
     (Owner::ClickHouseAdmin, "CLICKHOUSE_ADMIN"),
     (Owner::ClickHouseReader, "CLICKHOUSE_READER"),
+    (Owner::Airflow, "AIRFLOW_ADMIN"),
 ];
 const API_KEY: &str = "API_KEY";
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::console::{say, seconds};
 use super::data_dir::DataDir;
 use super::environment::Environment;
+use super::part::airflow::USER;
 use super::part::postgres::DATABASE;
 
 /// Prints the addresses of what runs.
@@ -19,6 +20,7 @@ pub(super) fn print(environment: &Environment, data_dir: &DataDir, env_file: &Pa
         ("clickhouse", "ClickHouse", environment.url("clickhouse")),
         ("kafka", "Kafka", environment.address("kafka")),
         ("connect", "Kafka Connect", environment.url("connect")),
+        ("airflow", "Airflow", format!("{}, user {USER}", environment.url("airflow"))),
         ("sink", "sink's metrics", format!("{}/metrics", environment.url("sink"))),
     ];
     say("");

@@ -31,3 +31,16 @@ pub(crate) fn using(folder: &Path) -> Vec<(i32, String)> {
         })
         .collect()
 }
+
+/// Every running process whose command line has `text`, with that line.
+pub(crate) fn naming(text: &str) -> Vec<(i32, String)> {
+    let all = std::fs::read_dir("/proc").expect("readable").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| is_alive(*pid))
+        .filter_map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            let line = String::from_utf8_lossy(&line).replace('\0', " ");
+            line.contains(text).then_some((pid, line))
+        })
+        .collect()
+}

@@ -297,7 +297,7 @@ impl Drop for Stack {
         }
         let _ = child.kill();
         let _ = child.wait();
-        for part in ["serve", "sink", "connect", "kafka", "clickhouse", "postgres"] {
+        for part in ["airflow", "serve", "sink", "connect", "kafka", "clickhouse", "postgres"] {
             if let Some(pid) = self.try_pid_of(part) {
                 let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
             }

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio_postgres::Client;
 
+use super::{etl_runs, etl_verify, etl_workers};
 use crate::batch::aggregates::{self, Day, Options, Report, Status};
 use crate::catalog::Aggregate;
 use crate::config::{self, Settings};
@@ -16,7 +16,25 @@ use crate::store::postgres;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    #[command(flatten)]
+    build: Build,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// The history of builds, the newest first.
+    Runs(etl_runs::Args),
+    /// Compare built days with PostgreSQL, and build nothing.
+    Verify(etl_verify::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Build {
     /// The day (UTC), YYYY-MM-DD.
     #[arg(long, required_unless_present_any = ["from", "dirty"], conflicts_with_all = ["from", "to", "dirty"])]
     date: Option<String>,
@@ -48,6 +66,10 @@ pub struct Args {
     /// Allow days that are not over yet.
     #[arg(long)]
     allow_incomplete: bool,
+
+    /// Buckets that are built at once.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
+    parallel: u8,
 
     /// `auto`: wait until the mirror has what PostgreSQL has now, and compare the two. `none`: take the mirror as it is.
     #[arg(long, value_enum, default_value_t = WaitLsn::Auto)]
@@ -105,15 +127,28 @@ impl Summary {
     }
 }
 
-/// Rebuilds the days, one after another.
+/// Rebuilds the days, or looks at what was built.
+///
+/// # Errors
+/// Those of `build`, `etl_runs::run` and `etl_verify::run`.
+pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    match args.action {
+        None => build(args.build, settings, shutdown).await,
+        Some(Action::Runs(args)) => etl_runs::run(args, settings, shutdown).await,
+        Some(Action::Verify(args)) => etl_verify::run(args, settings, shutdown).await,
+    }
+}
+
+/// Rebuilds the days, several at once.
 ///
 /// # Errors
 /// `Failure::BadDate` (64), `Failure::DataCheck` (65) when a day differs from PostgreSQL, `Failure::Unavailable` (69),
 /// `Failure::Busy` (75) while another run builds the day or the mirror is behind, `Failure::NothingToDo` (99) when
-/// nothing has changed, `Failure::Signal` (130, 143). A day that failed is as it was before; those before it are built.
-pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+/// nothing has changed, `Failure::Signal` (130, 143). A day that failed is as it was before; those that had begun are built.
+async fn build(args: Build, settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let range = if args.dirty { None } else { Some(days(&args)?) };
+    let range =
+        if args.dirty { None } else { Some(days(args.date.as_deref(), args.from.as_deref(), args.to.as_deref())?) };
     if let Some((_, to)) = range
         && to.end() > chrono::Utc::now()
         && !args.allow_incomplete
@@ -130,10 +165,14 @@ pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::
         context: context()?,
     };
     let work = Work::begin(&settings, &shutdown, &aggregates, &options).await?;
-    let reports = match range {
-        Some((from, to)) => work.build_range(from, to).await?,
-        None => work.build_dirty().await?,
+    let todo = match range {
+        Some((from, to)) => work.within(from, to),
+        None => work.dirty().await?,
     };
+    let reports = etl_workers::build_all(&work, todo, args.parallel, args.dirty).await?;
+    for aggregate in &aggregates {
+        work.complete(aggregate).await?;
+    }
     let unchanged = reports.iter().all(|report| report.status == Status::Unchanged);
     match (reports.as_slice(), range) {
         ([report], Some(_)) => super::print_result(report)?,
@@ -148,14 +187,17 @@ pub async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> anyhow::
 }
 
 /// A run's connections, and what it was told.
-struct Work<'a> {
+pub(super) struct Work<'a> {
+    settings: &'a Settings,
     postgres: Client,
     clickhouse: ClickHouse,
-    pipeline: &'a str,
     shutdown: &'a Shutdown,
     aggregates: &'a [Aggregate],
     options: &'a Options,
 }
+
+/// A bucket to build, by the place of its aggregate.
+pub(super) type Bucket<'a> = (&'a Aggregate, RunDate);
 
 impl<'a> Work<'a> {
     async fn begin(
@@ -169,60 +211,48 @@ impl<'a> Work<'a> {
         let timeout = format!("set statement_timeout = {}", limit.as_millis());
         postgres.batch_execute(&timeout).await.context("preparing the PostgreSQL session")?;
         let clickhouse = ClickHouse::new(&settings.clickhouse)?.with_timeout(limit);
-        Ok(Self { postgres, clickhouse, pipeline: &settings.sink.pipeline, shutdown, aggregates, options })
+        Ok(Self { settings, postgres, clickhouse, shutdown, aggregates, options })
     }
 
-    async fn build_range(&self, from: RunDate, to: RunDate) -> anyhow::Result<Vec<Report>> {
-        let all: Vec<(&Aggregate, Vec<RunDate>)> =
-            self.aggregates.iter().map(|aggregate| (aggregate, aggregate.unit.within(from, to))).collect();
-        let bar = bar(all.iter().map(|(_, buckets)| buckets.len()).sum());
-        let mut reports = Vec::new();
-        for (aggregate, buckets) in all {
-            for date in buckets {
-                reports.push(self.build(aggregate, date).await?);
-                bar.inc(1);
-            }
-            self.complete(aggregate).await?;
-        }
-        bar.finish_and_clear();
-        Ok(reports)
+    /// The same work over a session of its own: a session holds one lock at a time.
+    pub(super) async fn another(&self) -> anyhow::Result<Self> {
+        Self::begin(self.settings, self.shutdown, self.aggregates, self.options).await
     }
 
-    async fn build_dirty(&self) -> anyhow::Result<Vec<Report>> {
-        let there = aggregates::marks_are_there(&self.postgres, &self.clickhouse, self.pipeline, self.options.wait);
+    fn pipeline(&self) -> &'a str {
+        &self.settings.sink.pipeline
+    }
+
+    fn within(&self, from: RunDate, to: RunDate) -> Vec<Bucket<'a>> {
+        let of =
+            |aggregate: &'a Aggregate| aggregate.unit.within(from, to).into_iter().map(move |date| (aggregate, date));
+        self.aggregates.iter().flat_map(of).collect()
+    }
+
+    async fn dirty(&self) -> anyhow::Result<Vec<Bucket<'a>>> {
+        let there = aggregates::marks_are_there(&self.postgres, &self.clickhouse, self.pipeline(), self.options.wait);
         self.shutdown.guard(there).await?;
-        let mut reports = Vec::new();
+        let mut dirty = Vec::new();
         for aggregate in self.aggregates {
-            let dirty = aggregates::dirty(&self.clickhouse, aggregate).await?;
-            let bar = bar(dirty.len());
-            for date in dirty {
-                match self.build(aggregate, date).await {
-                    Ok(report) => reports.push(report),
-                    Err(error) if self.is_done_by_another(aggregate, date, &error).await? => {}
-                    Err(error) => return Err(error),
-                }
-                bar.inc(1);
-            }
-            bar.finish_and_clear();
-            self.complete(aggregate).await?;
+            let dates = aggregates::dirty(&self.clickhouse, aggregate).await?;
+            dirty.extend(dates.into_iter().map(|date| (aggregate, date)));
         }
-        Ok(reports)
+        Ok(dirty)
     }
 
     /// Whether the bucket is fresh although it could not be locked: the refresher, or another run, was at work on it.
-    async fn is_done_by_another(
+    pub(super) async fn is_done_by_another(
         &self,
-        aggregate: &Aggregate,
-        date: RunDate,
+        (aggregate, date): Bucket<'_>,
         error: &anyhow::Error,
     ) -> anyhow::Result<bool> {
         let busy = matches!(error.downcast_ref(), Some(Failure::Busy(_)));
         Ok(busy && !aggregates::dirty(&self.clickhouse, aggregate).await?.contains(&date))
     }
 
-    async fn build(&self, aggregate: &Aggregate, date: RunDate) -> anyhow::Result<Report> {
-        let Self { postgres, clickhouse, pipeline, shutdown, .. } = self;
-        let day = Day { postgres, clickhouse, pipeline, aggregate, date, shutdown };
+    pub(super) async fn build(&self, (aggregate, date): Bucket<'_>) -> anyhow::Result<Report> {
+        let Self { postgres, clickhouse, shutdown, .. } = self;
+        let day = Day { postgres, clickhouse, pipeline: self.pipeline(), aggregate, date, shutdown };
         let report = Box::pin(aggregates::rebuild(&day, self.options)).await;
         report.with_context(|| format!("{} of {date}", aggregate.name))
     }
@@ -232,19 +262,17 @@ impl<'a> Work<'a> {
         if self.options.dry_run {
             return Ok(());
         }
-        let Self { postgres, clickhouse, pipeline, shutdown, .. } = self;
-        Box::pin(aggregates::complete(postgres, clickhouse, pipeline, aggregate, shutdown)).await
+        let Self { postgres, clickhouse, shutdown, .. } = self;
+        Box::pin(aggregates::complete(postgres, clickhouse, self.pipeline(), aggregate, shutdown)).await
     }
 }
 
-fn bar(buckets: usize) -> ProgressBar {
-    let style = ProgressStyle::with_template("building {bar:30} {pos}/{len} {eta}");
-    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(u64::try_from(buckets).unwrap_or(u64::MAX)).with_style(style)
-}
-
-fn days(args: &Args) -> anyhow::Result<(RunDate, RunDate)> {
-    match (&args.date, &args.from, &args.to) {
+/// The days of a run, first and last.
+///
+/// # Errors
+/// `Failure::BadDate`, `Failure::Usage`.
+pub(super) fn days(date: Option<&str>, from: Option<&str>, to: Option<&str>) -> anyhow::Result<(RunDate, RunDate)> {
+    match (date, from, to) {
         (Some(date), ..) => {
             let date = date.parse()?;
             Ok((date, date))
@@ -260,7 +288,11 @@ fn days(args: &Args) -> anyhow::Result<(RunDate, RunDate)> {
     }
 }
 
-fn choose(mut aggregates: Vec<Aggregate>, name: Option<&str>) -> anyhow::Result<Vec<Aggregate>> {
+/// All of them, or the one of this name.
+///
+/// # Errors
+/// `Failure::Usage` for a name that there is not.
+pub(super) fn choose(mut aggregates: Vec<Aggregate>, name: Option<&str>) -> anyhow::Result<Vec<Aggregate>> {
     let Some(name) = name else { return Ok(aggregates) };
     let known: Vec<String> = aggregates.iter().map(|aggregate| aggregate.name.clone()).collect();
     aggregates.retain(|aggregate| aggregate.name == name);

@@ -4,6 +4,7 @@ mod etl;
 mod etl_dirty;
 mod etl_refusals;
 mod etl_trouble;
+mod etl_verify;
 mod generate;
 mod generate_days;
 mod hybrid;

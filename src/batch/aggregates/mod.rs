@@ -16,6 +16,7 @@ mod publish;
 mod rebuild;
 mod result;
 mod source_of_record;
+mod verify;
 mod watermark;
 
 pub use build::{Inspection, Outcome, Request, build, build_bucket, inspect};
@@ -26,6 +27,7 @@ pub use publish::{Published, complete, publish};
 pub(super) use rebuild::refuse_unready;
 pub use rebuild::{Day, Options, Report, Status, rebuild};
 pub(super) use result::has_result;
+pub use verify::{Verdict, verify};
 pub use watermark::Position;
 pub(super) use watermark::{catch_up, position};
 

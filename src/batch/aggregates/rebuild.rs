@@ -90,7 +90,7 @@ struct Ended {
 }
 
 /// What the mirror's day is beside PostgreSQL's.
-enum Comparison {
+pub(super) enum Comparison {
     Equal,
     /// By the names of the checks.
     Differs(Vec<String>),
@@ -149,7 +149,7 @@ async fn rebuild_locked(day: &Day<'_>, options: &Options) -> anyhow::Result<Ende
 async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) -> anyhow::Result<Ended> {
     for attempt in 1..=ATTEMPTS {
         let last = attempt == ATTEMPTS;
-        let (position, inspection, comparison) = day.shutdown.guard(look(day, options)).await?;
+        let (position, inspection, comparison) = day.shutdown.guard(look(day, options.wait)).await?;
         let Inspection { source, facts, recorded, is_current } = inspection;
         if is_current && !options.force {
             let build = match recorded {
@@ -180,9 +180,9 @@ async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) 
 
 /// Position, day, and how it compares: PostgreSQL first, then a barrier, then the mirror, then PostgreSQL again, so that
 /// a difference is one only if PostgreSQL stood still meanwhile.
-async fn look(day: &Day<'_>, options: &Options) -> anyhow::Result<(Position, Inspection, Comparison)> {
+pub(super) async fn look(day: &Day<'_>, wait: Option<Duration>) -> anyhow::Result<(Position, Inspection, Comparison)> {
     let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
-    let Some(limit) = options.wait else {
+    let Some(limit) = wait else {
         let position = watermark::position(clickhouse, pipeline).await?;
         refuse_unready(clickhouse, &aggregate.table, position).await?;
         return Ok((position, inspect(clickhouse, aggregate, date).await?, Comparison::NotCompared));

@@ -165,7 +165,7 @@ fn every_command_is_one_of_this_program() {
         lines.push((script.to_owned(), call.trim_end_matches(" &").to_owned()));
     }
     lines.extend(scheduled());
-    assert_eq!(lines.len(), 16, "{lines:?}");
+    assert_eq!(lines.len(), 17, "{lines:?}");
     for (place, line) in lines {
         let words = ["platform"].into_iter().chain(line.split(' '));
         Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{place}: platform {line}: {error}"));

@@ -60,7 +60,7 @@ async fn run(chosen: &[&str]) {
         table.extend(drain::measure(&stack).await);
     }
     if wanted("load") || wanted("snapshot") {
-        rows::generate(&stack).await;
+        rows::generate(&stack, rows::count()).await;
     }
     if wanted("load") {
         table.extend(load::measure(&stack).await);

@@ -22,13 +22,13 @@ const ROWS: &str = r"insert into social select i, (array['twitter','reddit','you
       from (select i, hashint8extended(i,7)&x'7fffffffffff'::bigint as h from generate_series(1,{ROWS}) i) g join words w on w.wi=g.h%20000";
 
 /// Makes the table, outside the publication: its rows need not pass the log.
-pub(crate) async fn generate(stack: &Stack) {
-    println!("filling PostgreSQL with {} rows", count());
+pub(crate) async fn generate(stack: &Stack, rows: u64) {
+    println!("filling PostgreSQL with {rows} rows");
     let client = postgres::connect(&stack.settings().postgres, "bench").await.expect("connected");
     client.batch_execute("set statement_timeout = 0").await.expect("set");
     client.batch_execute(WORDS).await.expect("words");
     client.batch_execute(&format!("create table social({})", columns::POSTGRES)).await.expect("a table");
-    client.batch_execute(&ROWS.replace("{ROWS}", &count().to_string())).await.expect("rows");
+    client.batch_execute(&ROWS.replace("{ROWS}", &rows.to_string())).await.expect("rows");
     for sql in ["create index on social(posted_at)", "vacuum analyze social", "checkpoint"] {
         client.batch_execute(sql).await.expect(sql);
     }

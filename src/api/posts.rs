@@ -86,7 +86,7 @@ pub(crate) async fn create_post(
     let body = body::read(&request, payload, &[JSON], state.shared.body_limit()).await?;
     let key = IdempotencyKey::of(&request, &caller.key_prefix, &body)?;
     let post = Changes::whole(Members::parse(&body)?)?;
-    let created = state.query(async |client| create(client, &post, key.as_ref()).await).await?;
+    let created = state.query(async |client| create(client, &post, key.as_ref(), prefer.minimal).await).await?;
     Ok(created.respond(&state, prefer.minimal))
 }
 
@@ -118,11 +118,21 @@ impl Written {
     }
 }
 
-async fn create(client: &mut Connection, post: &Changes, key: Option<&IdempotencyKey>) -> ApiResult<Written> {
+/// With a key the whole answer is made, because it is kept for whoever repeats the request.
+async fn create(
+    client: &mut Connection,
+    post: &Changes,
+    key: Option<&IdempotencyKey>,
+    minimal: bool,
+) -> ApiResult<Written> {
     let Some(key) = key else {
-        // Sent one behind the other: the position is asked for after the insert has committed, in one round trip.
-        let (row, position) = tokio::join!(biased; posts_sql::insert(&***client, post), posts_sql::position(client));
-        let answer = created(&row.map_err(creation_error)?)?;
+        // Sent one behind the other: the position is asked for after the insert has committed, in one round trip. Prepared
+        // before: an insert that had to wait for that would be sent behind it.
+        let returned = if minimal { posts_sql::IDENTITY } else { posts_sql::COLUMNS };
+        let statement = posts_sql::prepare_insert(client, post, returned).await?;
+        let insert = posts_sql::insert(&***client, &statement, post);
+        let (row, position) = tokio::join!(biased; insert, posts_sql::position(client));
+        let answer = created(&row.map_err(creation_error)?, minimal)?;
         return Ok(Written { answer, position: position?, replayed: false });
     };
     let transaction = client.transaction().await?;
@@ -130,16 +140,17 @@ async fn create(client: &mut Connection, post: &Changes, key: Option<&Idempotenc
         transaction.rollback().await?;
         return Ok(Written { answer, position: posts_sql::position(client).await?, replayed: true });
     }
-    let row = posts_sql::insert(&*transaction, post).await.map_err(creation_error)?;
-    let answer = created(&row)?;
+    let statement = posts_sql::prepare_insert(&transaction, post, posts_sql::COLUMNS).await?;
+    let row = posts_sql::insert(&*transaction, &statement, post).await.map_err(creation_error)?;
+    let answer = created(&row, false)?;
     key.finish(&transaction, &answer).await?;
     transaction.commit().await?;
     Ok(Written { answer, position: posts_sql::position(client).await?, replayed: false })
 }
 
-fn created(row: &Row) -> ApiResult<Answer> {
-    let (body, version) = post_json::post(&Fields::default(), row)?;
-    let id: i64 = row.try_get("id")?;
+fn created(row: &Row, minimal: bool) -> ApiResult<Answer> {
+    let body = if minimal { Vec::new() } else { post_json::post(&Fields::default(), row)?.0 };
+    let (id, version): (i64, i64) = (row.try_get("id")?, row.try_get("row_version")?);
     Ok(Answer {
         status: StatusCode::CREATED,
         headers: vec![("location".to_owned(), format!("{PATH}/{id}")), ("etag".to_owned(), etag(version))],

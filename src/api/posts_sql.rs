@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use deadpool_postgres::GenericClient as Cached;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{GenericClient, Row};
+use tokio_postgres::{GenericClient, Row, Statement};
 
 use super::post_input::Changes;
 use crate::domain::Lsn;
@@ -15,6 +15,9 @@ use crate::domain::Lsn;
 /// The columns of `Post`, in the order of `post_json::Fields::default`.
 pub(super) const COLUMNS: &str = "id, platform, post_id, author, content, lang, topic, hashtags, sentiment_label, sentiment_score, \
     confidence, likes, replies, shares, model_name, raw, posted_at, created_at, updated_at, row_version";
+
+/// Enough for an answer without a body.
+pub(super) const IDENTITY: &str = "id, row_version";
 
 /// Name of the constraint that makes (platform, post_id) unique.
 pub(super) const UNIQUE: &str = "sentiment_social_platform_post_id_key";
@@ -28,8 +31,9 @@ pub(super) async fn find(client: &impl Cached, id: i64) -> DriverResult<Option<R
     client.query_opt(&statement, &[&id]).await
 }
 
-/// Inserts a whole post and returns it.
-pub(super) async fn insert(client: &impl GenericClient, post: &Changes) -> DriverResult<Row> {
+/// Prepares the insertion of a whole post. Posts differ only in which of the four columns with a default they lack: a
+/// connection keeps sixteen statements at most for each list of `returned` columns.
+pub(super) async fn prepare_insert(client: &impl Cached, post: &Changes, returned: &str) -> DriverResult<Statement> {
     let mut bound = Bound::default();
     let (mut names, mut values) = (String::new(), String::new());
     for (column, value) in &post.0 {
@@ -39,8 +43,15 @@ pub(super) async fn insert(client: &impl GenericClient, post: &Changes) -> Drive
         let _ = write!(names, "{separator}{}", column.name);
         let _ = write!(values, "{separator}{written}");
     }
-    let sql = format!("insert into public.sentiment_social ({names}) values ({values}) returning {COLUMNS}");
-    client.query_typed_one(&sql, &bound.0).await
+    let sql = format!("insert into public.sentiment_social ({names}) values ({values}) returning {returned}");
+    let types: Vec<Type> = bound.0.into_iter().map(|(_, kind)| kind).collect();
+    client.prepare_typed_cached(&sql, &types).await
+}
+
+/// Inserts a whole post and returns what was prepared. The statement is sent when this is first polled.
+pub(super) async fn insert(client: &impl GenericClient, statement: &Statement, post: &Changes) -> DriverResult<Row> {
+    let bound = post.0.iter().filter_map(|(_, value)| value.bound().map(|(value, _)| value));
+    client.query_one(statement, &bound.collect::<Vec<_>>()).await
 }
 
 /// Writes `changes` into a post and returns it. Without changes nothing is written.

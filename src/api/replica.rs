@@ -87,9 +87,10 @@ impl Seen {
             return Some(hasher.finish());
         };
         for table in tables {
-            // A view reads the mirror's table of its name; a table of results stands alone.
+            // A view reads the mirror's table of its name, or an aggregate's result, whose builds are on record.
             let [shown, mirrored] = ["analytics", "mirror"].map(|base| versions.get(&(base.to_owned(), table.clone())));
-            (shown?, mirrored).hash(&mut hasher);
+            let builds = || versions.get(&("platform".to_owned(), "builds".to_owned()));
+            (shown?, mirrored.or_else(builds)).hash(&mut hasher);
         }
         Some(hasher.finish())
     }
@@ -101,12 +102,6 @@ impl Seen {
             self.versions.as_ref()?.get(&("platform".to_owned(), table.to_owned()))?.hash(&mut hasher);
         }
         Some(hasher.finish())
-    }
-
-    /// Whether `analytics` has a table or view of this name, as far as is known.
-    pub(super) fn has(&self, table: &str) -> bool {
-        let key = ("analytics".to_owned(), table.to_owned());
-        self.versions.as_ref().is_none_or(|versions| versions.contains_key(&key))
     }
 
     /// Milliseconds from the newest applied commit to `now`; heartbeats keep it small while nothing else happens.

@@ -80,12 +80,11 @@ pub async fn start(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<R
     spawn_clean_up(settings.postgres.clone(), shutdown);
     // A pool that cannot be made is a wrong setting: found here, not in a worker.
     let limits = limits(settings);
-    let runtime = Handle::current();
-    Pool::new(&settings.postgres, limits, runtime.clone())?;
+    Pool::new(&settings.postgres, limits)?;
     let postgres = settings.postgres.clone();
     let for_workers = Arc::clone(&shared);
     let make_app = move || {
-        let worker = worker(&for_workers, &postgres, limits, runtime.clone());
+        let worker = worker(&for_workers, &postgres, limits);
         let (app, _) = routes(App::new().app_data(worker)).split_for_parts();
         // The wrap that is written last runs first.
         app.wrap(Compress::default()).wrap(from_fn(envelope))
@@ -175,8 +174,8 @@ fn limits(settings: &Settings) -> Limits {
 
 /// Called in each worker's thread.
 #[expect(clippy::expect_used, reason = "the same settings made a pool when the server started")]
-fn worker(shared: &Arc<Shared>, postgres: &config::Postgres, limits: Limits, runtime: Handle) -> State {
-    let pool = Pool::new(postgres, limits, runtime).expect("settings that were checked at the start");
+fn worker(shared: &Arc<Shared>, postgres: &config::Postgres, limits: Limits) -> State {
+    let pool = Pool::new(postgres, limits).expect("settings that were checked at the start");
     shared.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
     let api = &shared.settings;
     let part = |all: usize| Places::new(all.div_ceil(worker_count(api.workers)));

@@ -166,7 +166,6 @@ pub(crate) async fn get_daily(state: State, _caller: Caller<Read>, request: Http
         parameters: owned(&values),
         freshness,
         format,
-        built: gate.seen.has(AGGREGATE),
         watermark: gate.seen.checkpoint.as_ref().map(|checkpoint| checkpoint.watermark),
     };
     let subject = Subject { gate: &gate, tables: &tables, freshness: headers, format };
@@ -189,8 +188,6 @@ struct Work {
     parameters: Owned,
     freshness: Freshness,
     format: Format,
-    /// Whether the table of results is there.
-    built: bool,
     /// What the mirror had at least seen when the work began.
     watermark: Option<Lsn>,
 }
@@ -208,9 +205,7 @@ impl Work {
             Freshness::Hybrid => Plan::hybrid(&self.clickhouse, &self.aggregate, &from, &to).await?,
             Freshness::Precomputed => Plan::of_builds(&self.clickhouse, &self.aggregate, &from, &to).await?,
         };
-        // A build that is on record has a table, also when the last look at the tables was before it.
-        let built = self.built || self.freshness == Freshness::Precomputed || !plan.states.builds.is_empty();
-        let (source, more) = plan.source(&self.aggregate, built, &from);
+        let (source, more) = plan.source(&self.aggregate, &from);
         let sql = self.sql.replace(&format!("analytics.{AGGREGATE}"), &source);
         self.parameters.extend(more.into_iter().map(|(name, value)| (name, Some(value))));
         let bytes = analytics::select(&self.clickhouse, &sql, &self.parameters, self.format).await?;

@@ -34,7 +34,7 @@ impl Plan {
         from: &str,
         to: &str,
     ) -> ApiResult<Self> {
-        let states = day_states::read(clickhouse, &aggregate.name, from, to).await?;
+        let states = day_states::read(clickhouse, aggregate, from, to).await?;
         Ok(Self { states, live: BTreeSet::new(), mirror: None })
     }
 
@@ -71,10 +71,11 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Something to select from in place of `analytics.NAME`, without `build_id`, and the values of its parameters. `built` says
-    /// whether that table is there.
-    pub(super) fn source(&self, aggregate: &Aggregate, built: bool, from: &str) -> (String, Vec<(String, String)>) {
-        let table = format!("analytics.{}", crate::domain::quote_clickhouse(&aggregate.name));
+    /// Something to select from in place of `analytics.NAME`, without `build_id`, and the values of its parameters.
+    pub(super) fn source(&self, aggregate: &Aggregate, from: &str) -> (String, Vec<(String, String)>) {
+        // What is on record has a table; what is not has no row in it.
+        let built = !self.states.builds.is_empty();
+        let table = format!("({})", aggregate.newest_rows());
         if built && self.live.is_empty() {
             return (table, Vec::new());
         }
@@ -87,7 +88,7 @@ impl Plan {
         }
         let mut days: Vec<RunDate> = self.live.iter().copied().collect();
         if days.is_empty() {
-            // Nothing was ever built, and there is nothing to compute: a day without rows gives the columns.
+            // Nothing of the span was built, and there is nothing to compute: some day, without its rows, gives the columns.
             days.extend(from.parse::<RunDate>().ok());
         }
         for (number, day) in days.into_iter().enumerate() {
@@ -97,8 +98,9 @@ impl Plan {
                 None => mirror_day::rows_of_view(aggregate, &suffix),
             };
             let select = aggregate.select.replace("{bucket:", &format!("{{bucket{suffix}:")).replace(SOURCE, &rows);
-            parts.push(format!("select {{bucket{suffix}:Date32}} as day, q.* from (\n{select}\n) as q"));
-            parameters.extend(mirror_day::bucket_parameters(day, &suffix));
+            let nothing = if self.live.is_empty() { " where 0" } else { "" };
+            parts.push(format!("select {{bucket{suffix}:Date32}} as day, q.* from (\n{select}\n) as q{nothing}"));
+            parameters.extend(mirror_day::bucket_parameters(aggregate, day, &suffix));
             if let Some(mirror) = &self.mirror {
                 parameters.push((format!("floor{suffix}"), mirror.floor().get().to_string()));
             }
@@ -132,13 +134,25 @@ mod tests {
         let text = "-- summary: N.\n-- table: t\n-- bucket: day(at)\n-- keys: k\n\nselect k, count() as n from {source} group by k";
         let aggregate = Aggregate::parse("n_daily", text).expect("an aggregate");
         let day: RunDate = "2014-01-01".parse().expect("a day");
+        let build = day_states::DayBuild {
+            build_id: String::new(),
+            as_of_batch: 1,
+            as_of_lsn: crate::domain::Lsn::ZERO,
+            built_at: chrono::DateTime::UNIX_EPOCH,
+            rows_in: 1,
+            rows_out: 1,
+        };
         let mut plan = Plan { states: DayStates::default(), live: BTreeSet::new(), mirror: None };
-        assert_eq!(plan.source(&aggregate, true, "2014-01-01"), ("analytics.`n_daily`".to_owned(), Vec::new()));
+        assert_eq!(plan.source(&aggregate, "2014-01-01").0.matches("where 0").count(), 1, "nothing is built");
+        plan.states.builds.insert(day, build);
+        let whole = (format!("({})", aggregate.newest_rows()), Vec::new());
+        assert_eq!(plan.source(&aggregate, "2014-01-01"), whole);
         plan.live.insert(day);
-        let (sql, parameters) = plan.source(&aggregate, true, "2014-01-01");
+        let (sql, parameters) = plan.source(&aggregate, "2014-01-01");
         assert!(sql.contains("where day not in ({bucket_0:Date32})"), "{sql}");
         assert!(sql.contains("`at` >= {bucket_from_0:DateTime64(6, 'UTC')}") && !sql.contains(SOURCE), "{sql}");
         assert_eq!(parameters.first(), Some(&("bucket_0".to_owned(), "2014-01-01".to_owned())));
-        assert!(!plan.source(&aggregate, false, "2014-01-01").0.contains("n_daily"), "what is not there is not read");
+        plan.states.builds.clear();
+        assert!(!plan.source(&aggregate, "2014-01-01").0.contains("n_daily"), "what is not there is not read");
     }
 }

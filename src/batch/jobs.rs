@@ -116,8 +116,8 @@ impl<A: Fn() -> bool> Jobs<A> {
         let wait = Some(Duration::from_secs(self.settings.etl.wait_timeout_s));
         let options = Options { force: order.force, dry_run: false, wait, context: "{}".to_owned() };
         let (mut done, mut unchanged) = (0_u64, 0_u64);
-        for date in from.through(to) {
-            for aggregate in &chosen {
+        for aggregate in &chosen {
+            for date in aggregate.unit.within(from, to) {
                 let day = Day {
                     postgres: &client,
                     clickhouse: &clickhouse,
@@ -132,6 +132,8 @@ impl<A: Fn() -> bool> Jobs<A> {
                     _ => done += 1,
                 }
             }
+            let pipeline = &self.settings.sink.pipeline;
+            Box::pin(aggregates::complete(&client, &clickhouse, pipeline, aggregate, &self.shutdown)).await?;
         }
         let (status, code) = if done == 0 { ("unchanged", 99) } else { ("done", 0) };
         let detail = format!("{done} built, {unchanged} unchanged");

@@ -7,6 +7,9 @@ pub mod import;
 mod jobs;
 pub mod load;
 pub mod post;
+mod refresh;
+mod refresh_pace;
 pub mod verify;
 
 pub use jobs::Jobs;
+pub use refresh::Refresher;

@@ -1,14 +1,20 @@
-//! The header of an aggregate's SQL file: which table it summarises, by which day, and what must hold.
+//! The header of an aggregate's SQL file: which table it summarises, by hour, day or month, and what must hold.
 //! `docs/aggregates.md` describes it for people.
 
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::TableName;
+use super::BucketUnit;
+use super::bucket_unit::hour_of;
+use crate::domain::{TableName, quote_clickhouse};
 
 /// Stands in the SELECT where the rows of one bucket belong.
 pub const SOURCE: &str = "{source}";
 /// Columns that every result table has besides those of its SELECT.
-pub const OWN_COLUMNS: [&str; 2] = ["day", "build_id"];
+pub const OWN_COLUMNS: [&str; 3] = ["day", "month", "build_id"];
+/// Stands in the SELECT for the first second of a row's hour.
+const HOUR: &str = "{hour}";
+/// Key that tells the hours of a day apart.
+const HOUR_COLUMN: &str = "hour";
 
 /// One SQL file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +25,9 @@ pub struct Aggregate {
     pub summary: String,
     /// The table that it reads.
     pub table: TableName,
-    /// The column whose day (UTC) is the bucket.
+    /// How finely it divides time.
+    pub unit: BucketUnit,
+    /// The column whose time (UTC) decides where a row belongs.
     pub bucket_column: String,
     /// Columns of the result that tell its rows apart within a bucket.
     pub keys: Vec<String>,
@@ -29,8 +37,8 @@ pub struct Aggregate {
     pub checks: Vec<Check>,
     /// The SELECT, with `{source}` in it.
     pub select: String,
-    /// SHA-256 of the whole file, hexadecimal: another text means another result.
-    pub sha256: String,
+    /// Names what the file makes: another SELECT, table, bucket or key means another result, and another table for it.
+    pub definition: String,
 }
 
 /// An expression over the rows of a bucket, in both dialects; one that stands alone is the same in both.
@@ -74,26 +82,75 @@ impl Aggregate {
         let needed =
             |value: Option<String>, key: &str| value.ok_or_else(|| error(format!("the line `-- {key}: …` is missing")));
         let bucket = needed(header.bucket, "bucket")?;
-        let column = bucket.strip_prefix("day(").and_then(|rest| rest.strip_suffix(')')).map(str::trim);
-        let Some(bucket_column) = column.filter(|column| !column.is_empty()) else {
-            return Err(error("the bucket must be day(COLUMN)".into()));
+        let Some((unit, bucket_column)) = BucketUnit::parse(&bucket) else {
+            return Err(error("the bucket must be hour(COLUMN), day(COLUMN) or month(COLUMN)".into()));
         };
         let keys: Vec<String> = needed(header.keys, "keys")?.split(',').map(|key| key.trim().to_owned()).collect();
         if keys.iter().any(|key| key.is_empty() || OWN_COLUMNS.contains(&key.as_str())) {
             return Err(error("keys must be columns of the SELECT, with commas between them".into()));
         }
+        if unit == BucketUnit::Hour && !keys.iter().any(|key| key == HOUR_COLUMN) {
+            return Err(error(format!(
+                "an aggregate by hour has the key {HOUR_COLUMN}: select {HOUR} as {HOUR_COLUMN}"
+            )));
+        }
+        let table = TableName::from_argument(&needed(header.table, "table")?);
+        let select = select.replace(HOUR, &hour_of(bucket_column));
+        let definition = definition(&table, &bucket, &keys, &select);
         Ok(Self {
             name: name.to_owned(),
             summary: needed(header.summary, "summary")?,
-            table: TableName::from_argument(&needed(header.table, "table")?),
+            table,
+            unit,
             bucket_column: bucket_column.to_owned(),
             keys,
             rows: header.rows,
             checks: header.checks,
             select,
-            sha256: hex::encode(Sha256::digest(text.as_bytes())),
+            definition,
         })
     }
+}
+
+impl Aggregate {
+    /// Under which its builds are recorded.
+    pub fn key(&self) -> String {
+        format!("{}@{}", self.name, self.definition)
+    }
+
+    /// The table that holds its result, quoted. `analytics.NAME` is a view of it.
+    pub fn result_table(&self) -> String {
+        format!("platform.{}", quote_clickhouse(&self.result_name()))
+    }
+
+    /// The same without its database.
+    pub fn result_name(&self) -> String {
+        format!("{RESULT_PREFIX}{}_{}", self.name, self.definition)
+    }
+
+    /// A SELECT of what readers see of the result, in one consistent look. A day has the rows of one build. Only when the server was
+    /// killed while it put a build in place may there be two: then the newer one counts, which is whole.
+    pub fn newest_rows(&self) -> String {
+        let (table, column) = (self.result_table(), self.unit.column());
+        format!(
+            "select * except (_newest) from (select *, max(build_id) over (partition by {column}) as _newest from {table}) \
+             where build_id = _newest"
+        )
+    }
+}
+
+/// What the tables of results begin with.
+const RESULT_PREFIX: &str = "result_";
+/// Bytes of a definition's hash that its name shows.
+const DEFINITION_BYTES: usize = 6;
+
+fn definition(table: &TableName, bucket: &str, keys: &[String], select: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [table.mirror_name().as_str(), bucket, &keys.join(","), select] {
+        hash.update(part.as_bytes());
+        hash.update([0]);
+    }
+    hash.finalize().iter().take(DEFINITION_BYTES).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[derive(Default)]
@@ -197,7 +254,8 @@ mod tests {
     fn mistakes_are_named() {
         for (from, to, reason) in [
             ("-- table: shop.orders\n", "", "the line `-- table: …` is missing"),
-            ("day(placed_at)", "week(placed_at)", "the bucket must be day(COLUMN)"),
+            ("day(placed_at)", "week(placed_at)", "the bucket must be hour(COLUMN), day(COLUMN)"),
+            ("day(placed_at)", "hour(placed_at)", "has the key hour"),
             ("-- keys: country, kind", "-- keys: country,", "keys must be columns"),
             ("-- rows: sum(n)", "-- row: sum(n)", "unknown header line \"row\""),
             ("-- rows: sum(n)", "-- table: x", "the header line \"table\" is there twice"),
@@ -214,9 +272,20 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_ones_are_right() {
-        let text = include_str!("../../sql/aggregates/sentiment_daily.sql");
-        let aggregate = Aggregate::parse("sentiment_daily", text).expect("an aggregate");
-        assert_eq!(aggregate.checks.len(), 5);
+    fn what_does_not_change_the_result_does_not_change_its_table() {
+        let aggregate = |text: &str| Aggregate::parse("orders_daily", text).expect("an aggregate");
+        let good = aggregate(GOOD);
+        assert_eq!(aggregate(&GOOD.replace("Orders.", "Other.").replace("sum(n)", "count()")).key(), good.key());
+        for (from, to) in [("select 1", "select 2"), ("day(", "month("), (", kind", ""), ("shop.", "s.")] {
+            assert_ne!(aggregate(&GOOD.replace(from, to)).key(), good.key(), "{from}");
+        }
+        assert_eq!(good.result_name(), good.key().replace('@', "_").replace("orders", "result_orders"));
+    }
+
+    #[test]
+    fn an_hour_is_an_expression_over_the_column() {
+        let text = GOOD.replace("day(placed_at)", "hour(placed_at)").replace("keys: ", "keys: hour, ");
+        let aggregate = Aggregate::parse("orders", &text.replace("select 1", "select {hour} as hour")).expect("right");
+        assert!(aggregate.select.contains("toIntervalHour(toHour(`placed_at`))"), "{}", aggregate.select);
     }
 }

@@ -5,7 +5,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use metrics::gauge;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +19,7 @@ use crate::store::lag_history::{self, Sample};
 use crate::store::lease::Lease;
 use crate::store::mirror::Log;
 use crate::store::sinks::Paused;
-use crate::store::{connector_config, dirty_buckets, postgres};
+use crate::store::{connector_config, postgres};
 
 /// How long what was read may take to be written before a request is served all the same: what is not written is read again.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -197,11 +196,6 @@ impl Pipeline {
         let sample = Sample { at: now, lag_ms, lag_bytes, retained_bytes };
         if let Err(error) = lag_history::store(&self.clickhouse, &self.settings.sink.pipeline, &sample).await {
             tracing::debug!(error = %error, "the lag is not remembered");
-        }
-        match dirty_buckets::count(&self.clickhouse).await {
-            #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
-            Ok(count) => gauge!("platform_dirty_buckets").set(count as f64),
-            Err(error) => tracing::debug!(error = %error, "the dirty buckets cannot be counted"),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, each of which composes the parts it needs and reads top to bottom.
 
+pub mod aggregates;
 pub mod clickhouse;
 pub mod connector;
 pub mod dead_letters;
@@ -56,6 +57,8 @@ enum Command {
     Sink(sink::Args),
     /// Rows that could not be applied: list them, look at one, try them again, give them up.
     DeadLetters(dead_letters::Args),
+    /// Statistics in SQL files: check them, list them, begin a new one.
+    Aggregates(aggregates::Args),
     /// Analytics endpoints in SQL files: check them, list them, begin a new one.
     Endpoints(endpoints::Args),
     /// Rebuild one day of statistics.
@@ -127,6 +130,7 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Serve(args) => serve::run(args, settings, shutdown).await,
         Command::Sink(args) => sink::run(args, settings, shutdown).await,
         Command::DeadLetters(args) => dead_letters::run(args, settings, shutdown).await,
+        Command::Aggregates(args) => aggregates::run(args, settings, shutdown).await,
         Command::Endpoints(args) => endpoints::run(args, settings, shutdown).await,
         Command::Etl(args) => etl::run(args, settings, shutdown).await,
         Command::Load(args) => load::run(args, settings, shutdown).await,

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::operate::{Wait, ask};
 use super::sink_status;
 use crate::batch::load::Watch;
-use crate::batch::{Jobs, aggregates};
+use crate::batch::{Jobs, Refresher, aggregates};
 use crate::cdc::{Pipeline, Status, serve_health, supervise};
 use crate::config::Settings;
 use crate::domain::{Failure, RewindTo};
@@ -118,10 +118,21 @@ async fn follow(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
             let status = status.clone();
             move || status.is_running()
         },
-        shutdown,
+        shutdown: shutdown.clone(),
         cancelled: cancelled.clone(),
     };
     let jobs = tokio::spawn(jobs.run());
+    let refresher = Refresher {
+        settings: settings.clone(),
+        aggregates,
+        is_active: {
+            let status = status.clone();
+            move || status.is_running()
+        },
+        shutdown,
+        cancelled: cancelled.clone(),
+    };
+    let refresher = tokio::spawn(refresher.run());
     let health = serve_health(&settings.sink.bind, status, metrics, cancelled.clone());
     tokio::select! {
         () = pipeline.run() => {}
@@ -131,6 +142,7 @@ async fn follow(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
             cancelled.cancelled().await;
         }
     }
+    refresher.await.context("the refresher of statistics ended unexpectedly")?;
     jobs.await.context("the worker of jobs ended unexpectedly")?;
     watch.await.context("the watch over the tables ended unexpectedly")?;
     supervisor.await.context("the supervisor ended unexpectedly")

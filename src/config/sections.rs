@@ -191,6 +191,9 @@ pub struct Load {
 pub struct Etl {
     pub wait_timeout_s: u64,
     pub build_timeout_s: u64,
+    pub refresh_interval_ms: u64,
+    pub refresh_quiet_ms: u64,
+    pub refresh_wait_ms_max: u64,
     pub aggregates_dir: String,
 }
 

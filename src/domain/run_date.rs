@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Datelike as _, NaiveDate, NaiveTime, Utc};
 
 use super::Failure;
 
@@ -12,6 +12,12 @@ use super::Failure;
 pub struct RunDate(NaiveDate);
 
 impl RunDate {
+    /// The last day that has an end in ClickHouse.
+    pub const LAST: Self = match NaiveDate::from_ymd_opt(2299, 12, 30) {
+        Some(last) => Self(last),
+        None => Self(NaiveDate::MAX),
+    };
+
     /// The day of a moment.
     pub fn of(moment: DateTime<Utc>) -> Self {
         Self(moment.date_naive())
@@ -20,6 +26,11 @@ impl RunDate {
     /// As chrono's type.
     pub fn naive(self) -> NaiveDate {
         self.0
+    }
+
+    /// The first day of its month.
+    pub fn first_of_month(self) -> Self {
+        Self(self.0.with_day(1).unwrap_or(self.0))
     }
 
     /// Every day from this one to `last`, both included.

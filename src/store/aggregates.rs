@@ -6,31 +6,41 @@ use super::clickhouse::{Class, Error};
 use crate::catalog::Aggregate;
 use crate::domain::Failure;
 
-const SHIPPED: [(&str, &str); 1] = [("sentiment_daily", include_str!("../../sql/aggregates/sentiment_daily.sql"))];
+const SHIPPED: [(&str, &str); 2] = [
+    ("sentiment_daily", include_str!("../../sql/aggregates/sentiment_daily.sql")),
+    ("sentiment_hourly", include_str!("../../sql/aggregates/sentiment_hourly.sql")),
+];
 
 /// The aggregates of `dir`, sorted by name; the shipped ones when it is empty.
 ///
 /// # Errors
 /// `Failure::Config` for a folder that cannot be read or a file that is no aggregate.
 pub fn all(dir: &str) -> anyhow::Result<Vec<Aggregate>> {
+    files(dir)?.iter().map(|(name, text)| parse(name, text)).collect()
+}
+
+/// Names and texts of the files of `dir`, sorted by name; the shipped ones when it is empty.
+///
+/// # Errors
+/// `Failure::Config` for a folder that cannot be read or has no such file.
+pub fn files(dir: &str) -> anyhow::Result<Vec<(String, String)>> {
     if dir.is_empty() {
-        return SHIPPED.iter().map(|(name, text)| parse(name, text)).collect();
+        return Ok(SHIPPED.map(|(name, text)| (name.to_owned(), text.to_owned())).into());
     }
     let unreadable = || Failure::Config(format!("etl.aggregates_dir {dir:?} cannot be read"));
-    let mut aggregates = Vec::new();
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(dir).with_context(unreadable)? {
         let path = entry.with_context(unreadable)?.path();
         if path.extension().is_some_and(|extension| extension == "sql") {
             let text = std::fs::read_to_string(&path).with_context(unreadable)?;
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            aggregates.push(parse(&name, &text)?);
+            files.push((path.file_stem().unwrap_or_default().to_string_lossy().into_owned(), text));
         }
     }
-    if aggregates.is_empty() {
+    if files.is_empty() {
         return Err(Failure::Config(format!("etl.aggregates_dir {dir:?} has no file NAME.sql")).into());
     }
-    aggregates.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(aggregates)
+    files.sort();
+    Ok(files)
 }
 
 fn parse(name: &str, text: &str) -> anyhow::Result<Aggregate> {
@@ -58,4 +68,16 @@ pub fn failed_in(aggregate: &Aggregate, doing: &str, error: Error) -> anyhow::Er
         return Failure::Config(format!("{doing}: sql/aggregates/{}.sql: {error}", aggregate.name)).into();
     }
     failed(doing, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_ones_are_right() {
+        let all = all("").expect("aggregates");
+        let told: Vec<_> = all.iter().map(|one| (one.name.as_str(), one.unit.word(), one.checks.len())).collect();
+        assert_eq!(told, [("sentiment_daily", "day", 5), ("sentiment_hourly", "hour", 5)]);
+    }
 }

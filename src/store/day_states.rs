@@ -57,9 +57,11 @@ impl DayStates {
 ///
 /// # Errors
 /// ClickHouse's.
-pub async fn read(clickhouse: &ClickHouse, aggregate: &str, from: &str, to: &str) -> Result<DayStates, Error> {
-    let parameters = [("aggregate", aggregate), ("from", from), ("to", to)];
+pub async fn read(clickhouse: &ClickHouse, aggregate: &Aggregate, from: &str, to: &str) -> Result<DayStates, Error> {
+    let key = aggregate.key();
+    let parameters = [("aggregate", key.as_str()), ("from", from), ("to", to)];
     let builds = builds(clickhouse, &parameters).await?;
+    let parameters = [("aggregate", aggregate.name.as_str()), ("from", from), ("to", to)];
     #[derive(Deserialize)]
     struct Row {
         whole: u8,
@@ -156,7 +158,7 @@ pub struct Freshness {
 ///
 /// # Errors
 /// ClickHouse's.
-pub async fn freshness(clickhouse: &ClickHouse, aggregate: &str) -> Result<Freshness, Error> {
+pub async fn freshness(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<Freshness, Error> {
     #[derive(Deserialize)]
     struct Row {
         #[serde(with = "text")]
@@ -166,8 +168,10 @@ pub async fn freshness(clickhouse: &ClickHouse, aggregate: &str) -> Result<Fresh
         oldest: Option<String>,
         newest: Option<String>,
     }
-    let sql = "with (select (toInt128(max(batch)), argMax(marked_at, batch)) from platform.dirty_buckets \
-                     where aggregate = {aggregate:String} and whole = 1) as whole, \
+    let marked = aggregate.unit.of_date32("toDate32(bucket)");
+    let sql = format!(
+        "with (select (toInt128(max(batch)), argMax(marked_at, batch)) from platform.dirty_buckets \
+                     where aggregate = {{name:String}} and whole = 1) as whole, \
                     toDateTime64('2299-01-01 00:00:00', 6, 'UTC') as never \
                select countIf(isNotNull(as_of)) as built, countIf(is_dirty) as dirty, \
                       minOrNullIf(since, is_dirty) as oldest, maxOrNull(built_at) as newest from (\
@@ -175,11 +179,13 @@ pub async fn freshness(clickhouse: &ClickHouse, aggregate: &str) -> Result<Fresh
                           least(if(ifNull(newest_mark, -1) > seen, assumeNotNull(noted_at), never), \
                                 if(whole.1 > greatest(seen, 0), whole.2, never)) as since \
                    from (select bucket as day, toInt128(as_of_batch) as as_of, built_at from platform.builds final \
-                         where aggregate = {aggregate:String}) as b \
-                   full outer join (select toDate32(bucket) as day, toInt128(max(batch)) as newest_mark, argMax(marked_at, batch) as noted_at \
-                         from platform.dirty_buckets where aggregate = {aggregate:String} and whole = 0 group by day) as m \
-                   using day) settings join_use_nulls = 1";
-    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("aggregate", aggregate)]).await?;
+                         where aggregate = {{key:String}}) as b \
+                   full outer join (select {marked} as day, toInt128(max(batch)) as newest_mark, argMax(marked_at, batch) as noted_at \
+                         from platform.dirty_buckets where aggregate = {{name:String}} and whole = 0 group by day) as m \
+                   using day) settings join_use_nulls = 1"
+    );
+    let row: Option<Row> =
+        clickhouse.fetch_optional(&sql, &[("name", &aggregate.name), ("key", &aggregate.key())]).await?;
     let row = row.ok_or_else(|| Error::Unreadable("an aggregate without a row".into()))?;
     let time = |text: Option<String>| text.as_deref().map(parse_time).transpose();
     Ok(Freshness {

@@ -38,6 +38,36 @@ pub async fn mark_whole(clickhouse: &ClickHouse, aggregate: &str, batch: u64) ->
     clickhouse.execute(sql, &[("aggregate", aggregate), ("batch", &batch.to_string())]).await
 }
 
+/// Something that changes with every mark.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn state(clickhouse: &ClickHouse) -> Result<String, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        state: String,
+    }
+    let sql = "select concat(toString(max(batch)), ' ', toString(max(marked_at))) as state from platform.dirty_buckets";
+    let row: Option<Row> = clickhouse.fetch_optional(sql, &[]).await?;
+    Ok(row.map(|row| row.state).unwrap_or_default())
+}
+
+/// The newest mark of every bucket of an aggregate together; 0 without one.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn whole(clickhouse: &ClickHouse, aggregate: &str) -> Result<u64, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        #[serde(with = "text")]
+        newest: u64,
+    }
+    let sql =
+        "select max(batch) as newest from platform.dirty_buckets where aggregate = {aggregate:String} and whole = 1";
+    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("aggregate", aggregate)]).await?;
+    Ok(row.map_or(0, |row| row.newest))
+}
+
 /// A batch's number that no build of `aggregate` has reached yet which began before now: for rows that are stored apart from the
 /// batches of the log. Builds that begin from now on reach it when the sink of `pipeline`, which the aggregate's table belongs
 /// to, has gone on a little.
@@ -53,7 +83,7 @@ pub async fn next_number(clickhouse: &ClickHouse, pipeline: &str, aggregate: &st
     let batch = checkpoint::latest(clickhouse, pipeline).await?.map_or(0, |checkpoint| checkpoint.batch);
     // After a rewind the newest checkpoint is not the highest number.
     let sql = "select greatest((select max(batch) from platform.dirty_buckets where aggregate = {aggregate:String}), \
-               (select max(as_of_batch) from platform.builds where aggregate = {aggregate:String})) as number";
+               (select max(as_of_batch) from platform.builds where splitByChar('@', aggregate)[1] = {aggregate:String})) as number";
     let row: Option<Row> = clickhouse.fetch_optional(sql, &[("aggregate", aggregate)]).await?;
     Ok(row.map_or(0, |row| row.number).max(batch).saturating_add(1))
 }
@@ -181,27 +211,4 @@ pub async fn tables_with_parked_rows(clickhouse: &ClickHouse, pipeline: &str) ->
                where pipeline = {pipeline:String} and state = 'parked'";
     let rows: Vec<Row> = clickhouse.fetch_all(sql, &[("pipeline", pipeline)]).await?;
     Ok(rows.into_iter().map(|row| row.table).collect())
-}
-
-/// How many buckets were built or marked and are older than their newest mark.
-///
-/// # Errors
-/// ClickHouse's.
-pub async fn count(clickhouse: &ClickHouse) -> Result<u64, Error> {
-    #[derive(Deserialize)]
-    struct Row {
-        #[serde(with = "text")]
-        dirty: u64,
-    }
-    let sql = "select count() as dirty from ( \
-                   select aggregate, bucket, max(mark) as mark, max(as_of) as as_of from ( \
-                       select aggregate, bucket, batch as mark, toUInt64(0) as as_of from platform.dirty_buckets final where whole = 0 \
-                       union all \
-                       select aggregate, toDateTime64(bucket, 0, 'UTC'), 0, as_of_batch from platform.builds final) \
-                   group by aggregate, bucket) as b \
-               left join (select aggregate, batch as mark from platform.dirty_buckets final where whole = 1) as w \
-               on b.aggregate = w.aggregate \
-               where b.as_of < greatest(b.mark, w.mark)";
-    let row: Option<Row> = clickhouse.fetch_optional(sql, &[]).await?;
-    Ok(row.map_or(0, |row| row.dirty))
 }

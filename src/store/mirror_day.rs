@@ -74,12 +74,12 @@ fn bucket(column: &str, suffix: &str) -> String {
 }
 
 /// The values of a day's parameters: the `bucket` itself and its ends, as `rows` and `rows_of_view` name them.
-pub fn bucket_parameters(day: RunDate, suffix: &str) -> [(String, String); 3] {
+pub fn bucket_parameters(aggregate: &Aggregate, bucket: RunDate, suffix: &str) -> [(String, String); 3] {
     let moment = |time: chrono::DateTime<chrono::Utc>| time.format("%Y-%m-%d %H:%M:%S").to_string();
     [
-        (format!("bucket{suffix}"), day.to_string()),
-        (format!("bucket_from{suffix}"), moment(day.start())),
-        (format!("bucket_to{suffix}"), moment(day.end())),
+        (format!("bucket{suffix}"), bucket.to_string()),
+        (format!("bucket_from{suffix}"), moment(bucket.start())),
+        (format!("bucket_to{suffix}"), moment(aggregate.unit.end(bucket))),
     ]
 }
 
@@ -88,7 +88,7 @@ pub fn bucket_parameters(day: RunDate, suffix: &str) -> [(String, String); 3] {
 pub struct MirrorDay {
     table: MirrorTable,
     rows: String,
-    day: RunDate,
+    bucket: [(String, String); 3],
 }
 
 /// What the rows of a day are, as far as anybody asks.
@@ -110,7 +110,7 @@ impl MirrorDay {
     pub async fn find(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Self> {
         let found = MirrorTable::find(clickhouse, aggregate).await;
         match found.map_err(|error| failed("looking for the mirror", error))? {
-            Some(table) => Ok(Self { rows: table.rows(""), table, day }),
+            Some(table) => Ok(Self { rows: table.rows(""), table, bucket: bucket_parameters(aggregate, day, "") }),
             None => {
                 let text = format!("{} has no mirror yet; run `platform load`", aggregate.table);
                 Err(Failure::Config(text).into())
@@ -125,8 +125,26 @@ impl MirrorDay {
 
     /// Values of the parameters of `select`, and the `bucket` itself.
     pub fn parameters(&self) -> [(String, String); 4] {
-        let [bucket, from, to] = bucket_parameters(self.day, "");
+        let [bucket, from, to] = self.bucket.clone();
         [bucket, from, to, ("floor".to_owned(), self.table.floor.get().to_string())]
+    }
+
+    /// The statement that reads the day's facts.
+    pub fn facts_sql(&self, aggregate: &Aggregate) -> String {
+        let checks: String = aggregate.checks.iter().map(|check| format!(", {}", check.clickhouse)).collect();
+        // Decimals with the zeros of their scale, as PostgreSQL prints them.
+        format!(
+            "select count(), sum(reinterpretAsUInt128(sipHash128({}, _version))){checks} from {} \
+             settings output_format_decimal_trailing_zeros = 1",
+            self.table.key, self.rows
+        )
+    }
+
+    /// A statement that has everything in it that a header says of the result: its keys, and `rows`.
+    pub fn judging(&self, aggregate: &Aggregate) -> String {
+        let keys: Vec<String> = aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
+        let rows = aggregate.rows.as_deref().unwrap_or("count()");
+        format!("select {rows}, uniqExact(tuple({})) from (\n{}\n)", keys.join(", "), self.select(aggregate))
     }
 
     /// Reads the day's facts in one statement.
@@ -134,13 +152,7 @@ impl MirrorDay {
     /// # Errors
     /// ClickHouse's.
     pub async fn facts(&self, clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<Facts> {
-        let checks: String = aggregate.checks.iter().map(|check| format!(", {}", check.clickhouse)).collect();
-        // Decimals with the zeros of their scale, as PostgreSQL prints them.
-        let sql = format!(
-            "select count(), sum(reinterpretAsUInt128(sipHash128({}, _version))){checks} from {} \
-             settings output_format_decimal_trailing_zeros = 1",
-            self.table.key, self.rows
-        );
+        let sql = self.facts_sql(aggregate);
         let parameters = self.parameters();
         let bytes = clickhouse
             .fetch_bytes(
@@ -166,7 +178,6 @@ impl MirrorDay {
 impl Facts {
     /// Identifies the rows and the SQL text that a build is made of.
     pub fn fingerprint(&self, aggregate: &Aggregate) -> String {
-        let sql = aggregate.sha256.get(..16).unwrap_or(&aggregate.sha256);
-        format!("{sql}:{}:{}", self.rows, self.hash)
+        format!("{}:{}:{}", aggregate.definition, self.rows, self.hash)
     }
 }

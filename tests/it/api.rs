@@ -35,11 +35,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use platform::api;
+use platform::catalog::Aggregate;
 use platform::config::Settings;
 use platform::domain::ApiKey;
 use platform::shutdown::Shutdown;
 use platform::store::clickhouse::ClickHouse;
-use platform::store::postgres;
+use platform::store::{aggregates, postgres, results};
 use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
@@ -65,22 +66,29 @@ async fn stack() -> &'static Stack {
     stack
 }
 
+/// The aggregate behind `/v1/stats/daily`.
+fn daily() -> Aggregate {
+    aggregates::all("").expect("the shipped ones").swap_remove(0)
+}
+
 /// What the load and the batch half make when they run.
 async fn make_tables(stack: &Stack) {
     let clickhouse = ClickHouse::new(&stack.settings().clickhouse).expect("a client");
+    let daily = daily();
     for table in [
         "create table if not exists analytics.sentiment_social (id Int64, platform String, post_id String, author Nullable(String), \
          content String, lang Nullable(String), topic Nullable(String), hashtags Array(Nullable(String)), sentiment_label String, \
          sentiment_score Nullable(Decimal(4, 3)), confidence Nullable(Decimal(4, 3)), likes Int32, replies Int32, shares Int32, \
          model_name Nullable(String), raw Nullable(String), posted_at DateTime64(6, 'UTC'), created_at DateTime64(6, 'UTC'), \
          updated_at DateTime64(6, 'UTC'), row_version Int64) engine = MergeTree order by id",
-        "create table if not exists analytics.sentiment_daily (day Date, platform String, topic Nullable(String), \
+        "create table if not exists DAILY (day Date, platform String, topic Nullable(String), \
          lang Nullable(String), sentiment_label String, posts UInt64, authors UInt64, mean_score Nullable(Decimal(9, 6)), \
          min_score Nullable(Decimal(4, 3)), max_score Nullable(Decimal(4, 3)), median_score Nullable(Decimal(9, 6)), likes Int64, \
          replies Int64, shares Int64, build_id UUID) engine = MergeTree partition by day order by (day, platform, sentiment_label)",
     ] {
-        clickhouse.execute(table, &[]).await.expect("made");
+        clickhouse.execute(&table.replace("DAILY", &daily.result_table()), &[]).await.expect("made");
     }
+    results::show(&clickhouse, &daily).await.expect("shown");
 }
 
 /// A word that no other test uses.

@@ -1,6 +1,7 @@
 //! The jobs, run as processes against real databases.
 
 mod etl;
+mod etl_dirty;
 mod etl_refusals;
 mod etl_trouble;
 mod generate;

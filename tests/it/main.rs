@@ -9,6 +9,7 @@
 
 mod support;
 
+mod aggregates;
 mod airflow;
 mod api;
 mod batch;

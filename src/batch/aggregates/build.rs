@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::lock::BucketLock;
 use super::mirror_day::{Facts, MirrorDay};
+use super::publish::publish_first;
 use super::result::{self, Content, Staged, Staging};
 use super::{Position, failed, watermark};
 use crate::catalog::Aggregate;
@@ -87,7 +88,7 @@ pub async fn build_bucket(request: &Request<'_>) -> anyhow::Result<Outcome> {
 pub async fn inspect(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Inspection> {
     let source = MirrorDay::find(clickhouse, aggregate, day).await?;
     let facts = source.facts(clickhouse, aggregate).await?;
-    let recorded = builds::latest(clickhouse, &aggregate.name, day)
+    let recorded = builds::latest(clickhouse, &aggregate.key(), day)
         .await
         .map_err(|error| failed("reading the recorded build", error))?;
     let content = result::content(clickhouse, aggregate, day).await?;
@@ -111,7 +112,7 @@ pub(super) async fn confirm(
         return Ok(build);
     }
     let confirmed = Build { as_of_batch: position.batch, as_of_lsn: position.lsn.max(build.as_of_lsn), ..build };
-    let stored = builds::store(clickhouse, &aggregate.name, day, &confirmed).await;
+    let stored = builds::store(clickhouse, &aggregate.key(), day, &confirmed).await;
     stored.map_err(|error| failed("recording the build", error))?;
     Ok(confirmed)
 }
@@ -159,6 +160,7 @@ async fn build_in(
     let Request { clickhouse, aggregate, day, position, shutdown, .. } = *request;
     // Not cut off halfway: a table that is made after its request was given up would stay.
     staging.create(source).await?;
+    failpoint!("build.staging-made");
     let fill = async {
         let staged = staging.fill(source).await?;
         // The same rows before and after: the day was made of exactly these.
@@ -213,10 +215,14 @@ async fn put_in_place(
     build: &Build,
 ) -> anyhow::Result<()> {
     let Request { clickhouse, aggregate, day, .. } = *request;
+    failpoint!("build.before-swap");
     staging.swap(staged).await?;
-    builds::store(clickhouse, &aggregate.name, day, build)
+    failpoint!("build.after-swap");
+    builds::store(clickhouse, &aggregate.key(), day, build)
         .await
         .map_err(|error| failed("recording the build", error))?;
+    failpoint!("build.recorded");
+    publish_first(clickhouse, aggregate).await?;
     match result::content(clickhouse, aggregate, day).await? {
         Some(content) if shows(&content, build) => Ok(()),
         content => Err(Failure::DataCheck(format!(

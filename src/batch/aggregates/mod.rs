@@ -9,20 +9,29 @@
 //! mirror has caught up, and the day equals PostgreSQL (`source_of_record`).
 
 mod build;
+mod dirty;
 mod lock;
+mod plan;
+mod publish;
 mod rebuild;
 mod result;
 mod source_of_record;
 mod watermark;
 
 pub use build::{Inspection, Outcome, Request, build, build_bucket, inspect};
+pub use dirty::{dirty, marks_are_there};
 pub use lock::BucketLock;
+pub use plan::{Plan, plan_in_clickhouse, plan_in_postgres};
+pub use publish::{Published, complete, publish};
+pub(super) use rebuild::refuse_unready;
 pub use rebuild::{Day, Options, Report, Status, rebuild};
+pub(super) use result::has_result;
 pub use watermark::Position;
-pub(super) use watermark::catch_up;
+pub(super) use watermark::{catch_up, position};
 
 pub use crate::store::aggregates::all;
 pub(super) use crate::store::aggregates::failed;
 use crate::store::aggregates::failed_in;
 use crate::store::mirror_day;
 pub use crate::store::mirror_day::{Facts, MirrorDay};
+pub(super) use crate::store::stale_buckets::StaleBucket as Stale;

@@ -11,7 +11,7 @@ use super::lock::BucketLock;
 use super::source_of_record::SourceFacts;
 use super::{Inspection, Position, Request, build, failed, inspect, watermark};
 use crate::catalog::Aggregate;
-use crate::domain::{Failure, RunDate};
+use crate::domain::{Failure, RunDate, TableName};
 use crate::shutdown::Shutdown;
 use crate::store::builds::{self, Build, Run};
 use crate::store::clickhouse::ClickHouse;
@@ -184,12 +184,12 @@ async fn look(day: &Day<'_>, options: &Options) -> anyhow::Result<(Position, Ins
     let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
     let Some(limit) = options.wait else {
         let position = watermark::position(clickhouse, pipeline).await?;
-        refuse_unready(day, position).await?;
+        refuse_unready(clickhouse, &aggregate.table, position).await?;
         return Ok((position, inspect(clickhouse, aggregate, date).await?, Comparison::NotCompared));
     };
     let before = SourceFacts::read(client, aggregate, date).await?;
     let position = watermark::catch_up(client, clickhouse, pipeline, limit).await?;
-    refuse_unready(day, position).await?;
+    refuse_unready(clickhouse, &aggregate.table, position).await?;
     let inspection = inspect(clickhouse, aggregate, date).await?;
     let differences = before.differences(&inspection.facts, aggregate);
     let comparison = if differences.is_empty() {
@@ -202,10 +202,17 @@ async fn look(day: &Day<'_>, options: &Options) -> anyhow::Result<(Position, Ins
     Ok((position, inspection, comparison))
 }
 
-async fn refuse_unready(day: &Day<'_>, position: Position) -> anyhow::Result<()> {
-    let table = &day.aggregate.table;
+/// Refuses a table whose mirror is not whole at `position`.
+///
+/// # Errors
+/// `Failure::Busy` then; ClickHouse's.
+pub(in crate::batch) async fn refuse_unready(
+    clickhouse: &ClickHouse,
+    table: &TableName,
+    position: Position,
+) -> anyhow::Result<()> {
     let facts =
-        builds::table_facts(day.clickhouse, table).await.map_err(|error| failed("reading the table's state", error))?;
+        builds::table_facts(clickhouse, table).await.map_err(|error| failed("reading the table's state", error))?;
     let text = match facts.state.as_str() {
         "loading" | "wanted" => {
             format!("{table} is being loaded into the mirror; run it again when the load has ended")

@@ -1,4 +1,4 @@
-//! The tables of a build: the result, `analytics.NAME`, and the staging table that becomes one of its partitions.
+//! The tables of a build: the result, and the staging table that becomes one of its partitions.
 //!
 //! A staging table lives in the database `platform`, where no endpoint looks, and carries the day and the build in its
 //! name. Whoever holds the day's lock may drop every other one of that day: its builder is dead.
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::mirror_day::MirrorDay;
 use super::{failed, failed_in};
-use crate::catalog::{Aggregate, CHECKPOINT_SETTINGS};
+use crate::catalog::{Aggregate, BucketUnit, CHECKPOINT_SETTINGS};
 use crate::domain::{Failure, RunDate, quote_clickhouse};
 use crate::store::checkpoint::text;
 use crate::store::clickhouse::{ClickHouse, Parameter};
@@ -69,23 +69,24 @@ impl<'a> Staging<'a> {
     }
 
     fn select(&self, source: &MirrorDay) -> String {
-        let select = source.select(self.aggregate);
+        let (select, column) = (source.select(self.aggregate), self.aggregate.unit.column());
         // Day and build stand outside the file's SELECT: whatever it says, its rows are of this day and this build.
-        format!("select {{bucket:Date32}} as day, q.*, {{build_id:UUID}} as build_id from (\n{select}\n) as q")
+        format!("select {{bucket:Date32}} as {column}, q.*, {{build_id:UUID}} as build_id from (\n{select}\n) as q")
     }
 
     /// Makes the table, with the columns that the SELECT has now, and the result table if there is none.
     pub(super) async fn create(&self, source: &MirrorDay) -> anyhow::Result<()> {
         let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
         let sql = format!(
-            "create table {} engine = MergeTree partition by day order by ({}) settings allow_nullable_key = 1, \
+            "create table {} engine = MergeTree partition by {} order by ({}) settings allow_nullable_key = 1, \
              {CHECKPOINT_SETTINGS} empty as {}",
             self.quoted(),
+            self.aggregate.unit.column(),
             keys.join(", "),
             self.select(source)
         );
         self.run(&sql, source, "making the staging table").await?;
-        let target = target(self.aggregate);
+        let target = self.aggregate.result_table();
         let sql = format!("create table if not exists {target} as {}", self.quoted());
         self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("making the result table", error))?;
         self.compare_with_target().await
@@ -110,11 +111,17 @@ impl<'a> Staging<'a> {
             keys: u64,
             #[serde(with = "text")]
             parts: u64,
+            #[serde(with = "text")]
+            strays: u64,
         }
         let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
+        let strays = match self.aggregate.unit {
+            BucketUnit::Hour => "countIf(not ifNull(toDate32(hour) = day, false))",
+            BucketUnit::Day | BucketUnit::Month => "toUInt64(0)",
+        };
         let sql = format!(
             "select count() as rows_out, uniqExact(tuple({})) as keys, (select count() from system.parts \
-             where database = 'platform' and table = {{name:String}} and active) as parts from {}",
+             where database = 'platform' and table = {{name:String}} and active) as parts, {strays} as strays from {}",
             keys.join(", "),
             self.quoted()
         );
@@ -130,6 +137,10 @@ impl<'a> Staging<'a> {
                 "{rows} rows have only {keys} distinct keys; the header's `keys` must tell them apart"
             ))
             .into());
+        }
+        if row.strays > 0 {
+            let text = format!("{} rows have an hour outside of their day; write {{hour}} as hour", row.strays);
+            return Err(Failure::DataCheck(text).into());
         }
         if row.parts > 1 {
             return Err(Failure::Unavailable(format!("the staging table still has {} parts", row.parts)).into());
@@ -155,7 +166,7 @@ impl<'a> Staging<'a> {
 
     /// Puts the day in the place of the one before, in one step for every reader.
     pub(super) async fn swap(&self, staged: Staged) -> anyhow::Result<()> {
-        let target = target(self.aggregate);
+        let target = self.aggregate.result_table();
         let sql = if staged.rows_out == 0 {
             // Replacing from nothing is refused, or erases in silence, by version.
             format!("alter table {target} drop partition {{bucket:Date32}}")
@@ -188,13 +199,13 @@ impl<'a> Staging<'a> {
             let row = self.clickhouse.fetch_optional(sql, &parameters).await;
             row.map_err(|error| failed("comparing the tables", error))
         };
-        let name = &self.aggregate.name;
-        if shape("platform", &self.name).await? == shape("analytics", name).await? {
+        let (name, table) = (&self.aggregate.name, self.aggregate.result_table());
+        if shape("platform", &self.name).await? == shape("platform", &self.aggregate.result_name()).await? {
             return Ok(());
         }
         Err(Failure::Config(format!(
-            "analytics.{name} has other columns or keys than sql/aggregates/{name}.sql makes; run `drop table analytics.{name}` \
-             in ClickHouse, then `platform etl` for every day"
+            "{table} has other columns than sql/aggregates/{name}.sql makes now: a column of the table has another type; run `drop table` on it \
+             in ClickHouse, then `platform etl --dirty --force`"
         ))
         .into())
     }
@@ -209,7 +220,15 @@ impl<'a> Staging<'a> {
     }
 }
 
-/// What readers see of a day; `None` when there is no result table yet.
+/// Whether there is a table for the result of this definition.
+pub(in crate::batch) async fn has_result(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<bool> {
+    let sql = "select 1 as one from system.tables where database = 'platform' and name = {name:String}";
+    let found: Result<Option<serde_json::Value>, _> =
+        clickhouse.fetch_optional(sql, &[("name", &aggregate.result_name())]).await;
+    Ok(found.map_err(|error| failed("looking for the result", error))?.is_some())
+}
+
+/// What there is of a day; `None` when there is no result table yet.
 pub(super) async fn content(
     clickhouse: &ClickHouse,
     aggregate: &Aggregate,
@@ -222,8 +241,9 @@ pub(super) async fn content(
         builds: Vec<Uuid>,
     }
     let sql = format!(
-        "select count() as row_count, groupUniqArray(2)(build_id) as builds from {} where day = {{bucket:Date32}}",
-        target(aggregate)
+        "select count() as row_count, groupUniqArray(2)(build_id) as builds from {} where {} = {{bucket:Date32}}",
+        aggregate.result_table(),
+        aggregate.unit.column()
     );
     let row: Option<Row> = match clickhouse.fetch_optional(&sql, &[("bucket", &day.to_string())]).await {
         Ok(row) => row,
@@ -237,10 +257,6 @@ pub(super) async fn content(
             _ => None,
         },
     }))
-}
-
-fn target(aggregate: &Aggregate) -> String {
-    format!("analytics.{}", quote_clickhouse(&aggregate.name))
 }
 
 async fn drop_table(clickhouse: &ClickHouse, name: &str) -> anyhow::Result<()> {

@@ -16,19 +16,24 @@ pub(super) struct SourceFacts {
     values: Vec<String>,
 }
 
+/// What is asked of a bucket, with its ends as parameters.
+pub(super) fn statement(aggregate: &Aggregate) -> String {
+    let column = quote_postgres(&aggregate.bucket_column);
+    let checks: String = aggregate.checks.iter().map(|check| format!(", ({})::text", check.postgres)).collect();
+    format!(
+        "select count(*)::text{checks} from {} where {column} >= $1::timestamptz and {column} < $2::timestamptz",
+        aggregate.table.quoted_postgres()
+    )
+}
+
 impl SourceFacts {
     /// Reads them.
     ///
     /// # Errors
     /// PostgreSQL's; `Failure::Config` when a check's expression is wrong.
     pub(super) async fn read(client: &Client, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Self> {
-        let column = quote_postgres(&aggregate.bucket_column);
-        let checks: String = aggregate.checks.iter().map(|check| format!(", ({})::text", check.postgres)).collect();
-        let sql = format!(
-            "select count(*)::text{checks} from {} where {column} >= $1::timestamptz and {column} < $2::timestamptz",
-            aggregate.table.quoted_postgres()
-        );
-        let (from, to): (DateTime<Utc>, DateTime<Utc>) = (day.start(), day.end());
+        let sql = statement(aggregate);
+        let (from, to): (DateTime<Utc>, DateTime<Utc>) = (day.start(), aggregate.unit.end(day));
         let row = client.query_one(&sql, &[&from, &to]).await.map_err(|error| {
             let text = format!("checking the day in PostgreSQL: {}", chain(&error));
             match error.code() {

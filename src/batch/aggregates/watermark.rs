@@ -28,7 +28,7 @@ pub struct Position {
 ///
 /// # Errors
 /// `Failure::Unavailable` before the first load.
-pub(super) async fn position(clickhouse: &ClickHouse, pipeline: &str) -> anyhow::Result<Position> {
+pub(in crate::batch) async fn position(clickhouse: &ClickHouse, pipeline: &str) -> anyhow::Result<Position> {
     let newest = checkpoint::latest(clickhouse, pipeline).await;
     match newest.map_err(|error| failed("reading the checkpoint", error))? {
         Some(checkpoint) => Ok(Position { term: checkpoint.term, batch: checkpoint.batch, lsn: checkpoint.watermark }),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::Api;
+use super::{Api, daily};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn daily_statistics_come_with_their_builds() {
@@ -10,16 +10,18 @@ async fn daily_statistics_come_with_their_builds() {
     let clickhouse = api.clickhouse().await;
     let (first, second) = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222");
     let rows = format!(
-        "insert into analytics.sentiment_daily values \
+        "insert into {} values \
          ('2051-01-01', 'twitter', 'x', 'en', 'positive', 3, 2, 0.25, -0.5, 1, 0.25, 10, 20, 30, '{first}'), \
          ('2051-01-01', 'twitter', null, null, 'negative', 1, 0, null, null, null, null, 0, 0, 0, '{first}'), \
-         ('2051-01-02', 'amazon', 'x', 'de', 'neutral', 5, 4, 0, 0, 0, 0, 1, 2, 3, '{second}')"
+         ('2051-01-02', 'amazon', 'x', 'de', 'neutral', 5, 4, 0, 0, 0, 0, 1, 2, 3, '{second}')",
+        daily().result_table()
     );
     clickhouse.execute(&rows, &[]).await.expect("inserted");
+    let key = daily().key();
     let builds = format!(
         "insert into platform.builds values \
-         ('sentiment_daily', '2051-01-01', '{first}', 7, 4294967297, 'f', 4, 2, '2051-02-01 00:00:00.5'), \
-         ('sentiment_daily', '2051-01-02', '{second}', 8, 4294967298, 'f', 5, 1, '2051-02-02 00:00:00'), \
+         ('{key}', '2051-01-01', '{first}', 7, 4294967297, 'f', 4, 2, '2051-02-01 00:00:00.5'), \
+         ('{key}', '2051-01-02', '{second}', 8, 4294967298, 'f', 5, 1, '2051-02-02 00:00:00'), \
          ('other', '2051-01-01', '{second}', 8, 1, 'f', 5, 1, '2051-02-02 00:00:00')"
     );
     clickhouse.execute(&builds, &[]).await.expect("inserted");

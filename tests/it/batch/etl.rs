@@ -105,7 +105,8 @@ async fn a_second_run_has_nothing_to_do_until_the_day_changes() {
     assert!(bench.statistics(DAY).await == bench.statistics_of_postgres(DAY).await);
 
     // Statistics that somebody damaged are not taken for the recorded build.
-    bench.ask("alter table analytics.sentiment_daily delete where platform = 'edge' settings mutations_sync = 1").await;
+    let damage = "delete where platform = 'edge' settings mutations_sync = 1";
+    bench.ask(&format!("alter table {} {damage}", Mirrored::daily_result())).await;
     assert_eq!(bench.etl(&["--date", DAY]).await.code, Some(0));
     assert!(bench.statistics(DAY).await == bench.statistics_of_postgres(DAY).await);
     let history = bench.ask("select status, count() from platform.runs where job = 'etl:sentiment_daily' and bucket = '2024-05-01' and context like '%AIRFLOW_CTX_DAG_ID\":\"daily%' group by status order by status").await;

@@ -129,6 +129,11 @@ impl Mirrored {
         checkpoint::store(&self.clickhouse, "platform", &checkpoint).await.expect("stored");
     }
 
+    /// The table behind `analytics.sentiment_daily`.
+    pub(super) fn daily_result() -> String {
+        platform::batch::aggregates::all("").expect("the shipped ones")[0].result_table()
+    }
+
     /// Runs statements in PostgreSQL.
     pub(super) async fn postgres(&self, sql: &str) {
         self.client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
@@ -169,9 +174,14 @@ impl Mirrored {
         mirror::raise_floor(&self.clickhouse, &table, version, "test").await.expect("raised");
     }
 
+    /// Builds the daily statistics, or those of the folder that was set.
     pub(super) async fn etl(&self, arguments: &[&str]) -> Ended {
         let mut all = vec!["etl"];
         all.extend(arguments);
+        let own = self.bench.variables.iter().any(|(name, _)| name == "PLATFORM__ETL__AGGREGATES_DIR");
+        if !own && !arguments.contains(&"--job") {
+            all.extend(["--job", "sentiment_daily"]);
+        }
         self.run(&all).await
     }
 

@@ -5,8 +5,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::{CATCH_UP, Hands};
-use crate::support::Stack;
 use crate::support::wait::wait_until;
+use crate::support::{Options, Stack};
 
 struct Caller<'a> {
     stack: &'a Stack,
@@ -42,7 +42,9 @@ impl Caller<'_> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_callers_of_the_api_ask_for_is_done() {
-    let stack = Stack::start();
+    // The refresher would be quicker than the jobs that are asked for.
+    let environment = vec![("PLATFORM__ETL__REFRESH_INTERVAL_MS".to_owned(), "0".to_owned())];
+    let stack = Stack::start_with(Options { environment, ..Options::default() });
     let hands = Hands::of(&stack).await;
     let caller = Caller { stack: &stack, http: reqwest::Client::new() };
     hands
@@ -52,9 +54,17 @@ async fn what_callers_of_the_api_ask_for_is_done() {
         )
         .await;
 
-    let run = caller.done(Method::POST, "/v1/etl/runs", Some(json!({"from": "2031-02-03", "to": "2031-02-04"}))).await;
+    let run = caller
+        .done(
+            Method::POST,
+            "/v1/etl/runs",
+            Some(json!({"from": "2031-02-03", "to": "2031-02-04", "aggregate": "sentiment_daily"})),
+        )
+        .await;
     assert_eq!((&run["status"], &run["result"]["built"]), (&json!("done"), &json!(2)), "{run}");
-    let again = caller.done(Method::POST, "/v1/etl/runs", Some(json!({"date": "2031-02-03"}))).await;
+    let again = caller
+        .done(Method::POST, "/v1/etl/runs", Some(json!({"date": "2031-02-03", "aggregate": "sentiment_daily"})))
+        .await;
     assert_eq!(again["status"], "unchanged", "{again}");
     let history = caller.get("/v1/etl/runs?date=2031-02-03").await;
     let ends: Vec<&Value> = history["items"].as_array().expect("runs").iter().map(|run| &run["status"]).collect();

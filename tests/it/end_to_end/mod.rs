@@ -12,6 +12,7 @@ mod large_transactions;
 mod loads;
 mod operating;
 mod preflight;
+mod refresher;
 mod schema_changes;
 mod tokens;
 mod twins;

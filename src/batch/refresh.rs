@@ -1,0 +1,270 @@
+//! Builds the statistics that a change concerns, beside the sink that is active: within seconds, bucket by bucket, by the code of
+//! `platform etl`, without asking PostgreSQL for more than the lock.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use chrono::Utc;
+use metrics::{counter, gauge, histogram};
+use tokio::time::Instant;
+use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
+
+use super::aggregates::{self, BucketLock, Outcome, Position, Published, Request, Stale};
+use super::refresh_pace::{Pace, Paces};
+use crate::catalog::Aggregate;
+use crate::config::Settings;
+use crate::domain::{Failure, RunDate};
+use crate::shutdown::Shutdown;
+use crate::store::clickhouse::ClickHouse;
+use crate::store::mirror_day::MirrorTable;
+use crate::store::results::{self, Shown};
+use crate::store::table_states::{self, TableState};
+use crate::store::{dirty_buckets, postgres, stale_buckets};
+
+/// Time after which a round ends, and looks anew at what is most urgent.
+const ROUND: Duration = Duration::from_secs(2);
+/// Stale buckets of an aggregate that a round looks at, the latest first.
+const STALE_MAX: usize = 1_000;
+/// Time between two counts of the dirty buckets, for the metric.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+
+/// What the refresher is told.
+#[derive(Debug)]
+pub struct Refresher<A> {
+    /// Settings of the sink that it runs beside.
+    pub settings: Settings,
+    /// What it builds.
+    pub aggregates: Vec<Aggregate>,
+    /// Whether this sink is the one that writes.
+    pub is_active: A,
+    /// Ends a build between two steps.
+    pub shutdown: Shutdown,
+    /// Ends the refresher.
+    pub cancelled: CancellationToken,
+}
+
+/// What it remembers between two rounds.
+#[derive(Default)]
+struct Memory {
+    client: Option<Client>,
+    /// State of the marks when everything was built.
+    idle: Option<String>,
+    /// By aggregate: the mark of the whole table up to which every bucket with rows was looked for.
+    whole_done: HashMap<String, u64>,
+    /// Aggregates whose result readers see.
+    published: HashSet<String>,
+    paces: Paces,
+    rounds: usize,
+    counted_at: Option<Instant>,
+}
+
+impl<A: Fn() -> bool> Refresher<A> {
+    /// Looks every `etl.refresh_interval_ms`, until cancelled.
+    pub async fn run(self) {
+        let on = self.settings.etl.refresh_interval_ms > 0;
+        let interval =
+            if on { Duration::from_millis(self.settings.etl.refresh_interval_ms.max(50)) } else { COUNT_EVERY };
+        let mut memory = Memory::default();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                () = self.cancelled.cancelled() => return,
+            }
+            if !(self.is_active)() {
+                // What another sink has done meanwhile is not known.
+                memory = Memory::default();
+                continue;
+            }
+            let done = tokio::select! {
+                done = self.round(&mut memory, on) => done,
+                () = self.cancelled.cancelled() => return,
+            };
+            if let Err(error) = done {
+                memory.client = None;
+                counter!("platform_sink_retries_total", "step" => "refresh").increment(1);
+                tracing::warn!(error = format!("{error:#}"), "the statistics cannot be refreshed; tried again");
+            }
+        }
+    }
+
+    async fn round(&self, memory: &mut Memory, on: bool) -> anyhow::Result<()> {
+        let limit = Duration::from_secs(self.settings.etl.build_timeout_s);
+        let clickhouse = ClickHouse::new(&self.settings.clickhouse)?.with_timeout(limit);
+        self.count(&clickhouse, memory).await;
+        let marks = dirty_buckets::state(&clickhouse).await?;
+        if !on || memory.idle.as_ref() == Some(&marks) {
+            return Ok(());
+        }
+        memory.idle = None;
+        let states = table_states::of_pipeline(&clickhouse, &self.settings.sink.pipeline).await?;
+        let ours = |aggregate: &&Aggregate| states.contains_key(&aggregate.table.mirror_name());
+        let mut ours: Vec<&Aggregate> = self.aggregates.iter().filter(ours).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        // Each comes first in its turn.
+        memory.rounds = memory.rounds.wrapping_add(1);
+        let first = memory.rounds % ours.len();
+        ours.rotate_left(first);
+        let begun = Instant::now();
+        let mut rest = 0;
+        for aggregate in ours {
+            let state = states.get(&aggregate.table.mirror_name()).map(|stored| stored.state);
+            if state != Some(TableState::Live) {
+                rest += 1;
+                continue;
+            }
+            rest += self.refresh(&clickhouse, aggregate, memory, begun).await?;
+        }
+        if rest == 0 {
+            memory.idle = Some(marks);
+        }
+        Ok(())
+    }
+
+    /// Builds what is due of an aggregate; gives how many buckets are stale after that, or may be.
+    async fn refresh(
+        &self,
+        clickhouse: &ClickHouse,
+        aggregate: &Aggregate,
+        memory: &mut Memory,
+        begun: Instant,
+    ) -> anyhow::Result<usize> {
+        let Some(mirror) = MirrorTable::find(clickhouse, aggregate).await? else { return Ok(0) };
+        let whole = dirty_buckets::whole(clickhouse, &aggregate.name).await?;
+        // After a TRUNCATE or a load, and for a new file, also buckets that nobody has marked.
+        let all = memory.whole_done.get(&aggregate.name) != Some(&whole) || !memory.published.contains(&aggregate.name);
+        let stale = stale_buckets::list(clickhouse, aggregate, all.then_some(&mirror), STALE_MAX).await?;
+        memory.paces.keep(&aggregate.name, &stale);
+        if all && stale.iter().all(|stale| stale.as_of.is_some_and(|as_of| as_of >= whole)) {
+            self.publish(clickhouse, aggregate, memory).await?;
+            memory.whole_done.insert(aggregate.name.clone(), whole);
+        }
+        let mut rest = stale.len();
+        for one in &stale {
+            if begun.elapsed() > ROUND || !(self.is_active)() {
+                break;
+            }
+            if self.refresh_bucket(clickhouse, aggregate, one, memory).await? {
+                rest = rest.saturating_sub(1);
+            }
+        }
+        // Of a result that nobody sees yet more is known in the next round.
+        Ok(if all { rest.max(1) } else { rest })
+    }
+
+    async fn publish(&self, clickhouse: &ClickHouse, aggregate: &Aggregate, memory: &mut Memory) -> anyhow::Result<()> {
+        // Without any bucket there is no table that could be shown.
+        let is_shown = if aggregates::has_result(clickhouse, aggregate).await? {
+            aggregates::publish(clickhouse, aggregate).await? == Published::Shown
+        } else {
+            results::shown(clickhouse, aggregate).await? == Shown::Nothing
+        };
+        if is_shown {
+            memory.published.insert(aggregate.name.clone());
+        }
+        Ok(())
+    }
+
+    /// Builds a bucket if it is due; says whether it is fresh now.
+    async fn refresh_bucket(
+        &self,
+        clickhouse: &ClickHouse,
+        aggregate: &Aggregate,
+        stale: &Stale,
+        memory: &mut Memory,
+    ) -> anyhow::Result<bool> {
+        let etl = &self.settings.etl;
+        let pace = Pace {
+            quiet: Duration::from_millis(etl.refresh_quiet_ms),
+            longest: Duration::from_millis(etl.refresh_wait_ms_max),
+        };
+        if !memory.paces.may_be_due(&aggregate.name, stale, pace, Instant::now()) {
+            return Ok(false);
+        }
+        let position = aggregates::position(clickhouse, &self.settings.sink.pipeline).await?;
+        if !memory.paces.is_due(&aggregate.name, stale, pace, Instant::now(), position.batch) {
+            return Ok(false);
+        }
+        let client = match memory.client.take() {
+            Some(client) if !client.is_closed() => client,
+            _ => postgres::connect(&self.settings.postgres, "platform sink refresher").await?,
+        };
+        let begun = Instant::now();
+        let built = self.build(clickhouse, &client, aggregate, stale.bucket, position).await;
+        memory.client = Some(client);
+        let outcome = match &built {
+            Ok(Some(Outcome::Built(_))) => "built",
+            Ok(Some(Outcome::Unchanged(_))) => "unchanged",
+            Ok(Some(Outcome::Moved) | None) => "busy",
+            Err(error) if matches!(error.downcast_ref(), Some(Failure::Busy(_))) => "busy",
+            Err(_) => "failed",
+        };
+        counter!("platform_refresh_buckets_total", "outcome" => outcome).increment(1);
+        match outcome {
+            "busy" => memory.paces.postpone(&aggregate.name, stale.bucket, Instant::now()),
+            "failed" => {
+                let wait = memory.paces.failed(&aggregate.name, stale.bucket, Instant::now());
+                counter!("platform_sink_retries_total", "step" => "refresh").increment(1);
+                let error = built.err().map(|error| format!("{error:#}")).unwrap_or_default();
+                let (wait_s, bucket) = (wait.as_secs(), stale.bucket.to_string());
+                tracing::warn!(
+                    aggregate = aggregate.name,
+                    bucket,
+                    error,
+                    wait_s,
+                    "a bucket cannot be built; tried again"
+                );
+            }
+            _ => {
+                memory.paces.built(&aggregate.name, stale.bucket, Instant::now(), begun.elapsed());
+                let fresh = position.batch >= stale.mark;
+                if fresh && let Some(noted_at) = stale.noted_at {
+                    let delay = (Utc::now() - noted_at).to_std().unwrap_or_default();
+                    histogram!("platform_refresh_delay_seconds").record(delay.as_secs_f64());
+                }
+                return Ok(fresh);
+            }
+        }
+        Ok(false)
+    }
+
+    /// `None`: somebody else builds it.
+    async fn build(
+        &self,
+        clickhouse: &ClickHouse,
+        client: &Client,
+        aggregate: &Aggregate,
+        day: RunDate,
+        position: Position,
+    ) -> anyhow::Result<Option<Outcome>> {
+        aggregates::refuse_unready(clickhouse, &aggregate.table, position).await?;
+        let Some(lock) = BucketLock::acquire(client, &aggregate.name, day).await? else { return Ok(None) };
+        let (pipeline, shutdown) = (self.settings.sink.pipeline.as_str(), &self.shutdown);
+        let (force, exact) = (false, false);
+        let request = Request { clickhouse, pipeline, aggregate, day, lock: &lock, position, force, exact, shutdown };
+        let outcome = aggregates::build_bucket(&request).await;
+        lock.release().await?;
+        outcome.map(Some)
+    }
+
+    async fn count(&self, clickhouse: &ClickHouse, memory: &mut Memory) {
+        if memory.counted_at.is_some_and(|at| at.elapsed() < COUNT_EVERY) {
+            return;
+        }
+        memory.counted_at = Some(Instant::now());
+        let mut sum = 0;
+        for aggregate in &self.aggregates {
+            match stale_buckets::count(clickhouse, aggregate).await {
+                Ok(count) => sum += count,
+                Err(error) => {
+                    tracing::debug!(error = %error, "the dirty buckets cannot be counted");
+                    return;
+                }
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+        gauge!("platform_dirty_buckets").set(sum as f64);
+    }
+}

@@ -1,0 +1,81 @@
+//! Where readers find the result of an aggregate: `analytics.NAME`, a view of the table that its definition names. A changed file
+//! names another table, which is filled beside the old one until it has every bucket; then the view is switched, in one step.
+
+use serde::Deserialize;
+
+use super::clickhouse::{ClickHouse, Error};
+use crate::catalog::Aggregate;
+use crate::domain::quote_clickhouse;
+
+/// What `analytics.NAME` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// There is nothing of this name.
+    Nothing,
+    /// This definition's result.
+    This,
+    /// Another definition's, or a table that an earlier version made.
+    Another,
+}
+
+/// Looks at it.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn shown(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<Shown, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        engine: String,
+        comment: String,
+    }
+    let sql = "select engine, comment from system.tables where database = 'analytics' and name = {name:String}";
+    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("name", &aggregate.name)]).await?;
+    Ok(match row {
+        None => Shown::Nothing,
+        Some(row) if row.engine == "View" && row.comment == aggregate.definition => Shown::This,
+        Some(_) => Shown::Another,
+    })
+}
+
+/// Shows this definition's result, in one step for every reader, unless an earlier version's table stands in the place: that is
+/// dropped first.
+///
+/// # Errors
+/// ClickHouse's; it can be repeated.
+pub async fn show(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<(), Error> {
+    let view = format!("analytics.{}", quote_clickhouse(&aggregate.name));
+    let old_table =
+        "select 1 as one from system.tables where database = 'analytics' and name = {name:String} and engine != 'View'";
+    let found: Option<serde_json::Value> = clickhouse.fetch_optional(old_table, &[("name", &aggregate.name)]).await?;
+    if found.is_some() {
+        clickhouse.execute(&format!("drop table if exists {view} sync"), &[]).await?;
+    }
+    let rows = aggregate.newest_rows();
+    let sql = format!("create or replace view {view} as {rows} comment '{}'", aggregate.definition);
+    clickhouse.execute(&sql, &[]).await
+}
+
+/// Drops the tables of other definitions of this aggregate, and what is recorded of their builds.
+///
+/// # Errors
+/// ClickHouse's; it can be repeated.
+pub async fn drop_others(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        name: String,
+    }
+    let this = aggregate.result_name();
+    let prefix = this.strip_suffix(&aggregate.definition).unwrap_or(&this);
+    // The length: another aggregate's name may begin with this one's.
+    let sql = "select name from system.tables where database = 'platform' and startsWith(name, {prefix:String}) \
+               and match(substring(name, length({prefix:String}) + 1), '^[0-9a-f]{12}$') and name != {this:String}";
+    let rows: Vec<Row> = clickhouse.fetch_all(sql, &[("prefix", prefix), ("this", &this)]).await?;
+    for Row { name } in rows {
+        tracing::info!(table = name, aggregate = aggregate.name, "dropping the result of an older definition");
+        clickhouse.execute(&format!("drop table if exists platform.{}", quote_clickhouse(&name)), &[]).await?;
+        let definition = name.strip_prefix(prefix).unwrap_or_default();
+        let key = format!("{}@{definition}", aggregate.name);
+        clickhouse.execute("delete from platform.builds where aggregate = {key:String}", &[("key", &key)]).await?;
+    }
+    Ok(())
+}

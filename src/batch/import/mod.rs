@@ -148,7 +148,7 @@ impl Import<'_> {
                 rejects.go_on_after(self.journal.lengths(&source))?;
                 let input = &source.name;
                 self.progress.suspend(|| {
-                    tracing::info!(input, records, "goes on behind these records, where an import was interrupted")
+                    tracing::info!(input, records, "goes on behind these records, where an import was interrupted");
                 });
             }
             self.rejects = Some((source, rejects));

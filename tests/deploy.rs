@@ -1,6 +1,9 @@
 //! The files under `deploy/` against the program: what they name exists, and they agree with `platform up`. No containers.
 #![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a test ends by a panic")]
 
+#[path = "deploy/scheduled.rs"]
+mod scheduled;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -164,36 +167,12 @@ fn every_command_is_one_of_this_program() {
     for call in read(script).lines().filter_map(|line| line.trim().strip_prefix("platform ")) {
         lines.push((script.to_owned(), call.trim_end_matches(" &").to_owned()));
     }
-    lines.extend(scheduled());
-    assert_eq!(lines.len(), 16, "{lines:?}");
+    lines.extend(scheduled::commands());
+    assert_eq!(lines.len(), 17, "{lines:?}");
     for (place, line) in lines {
         let words = ["platform"].into_iter().chain(line.split(' '));
         Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{place}: platform {line}: {error}"));
     }
-}
-
-/// What Airflow and cron start, with a day or a number for what they fill in.
-fn scheduled() -> Vec<(String, String)> {
-    let mut lines = Vec::new();
-    for (file, before) in [
-        ("deploy/airflow/dags/platform_daily.py", "exec platform "),
-        ("deploy/airflow/dags/platform_backfill.py", "exec platform "),
-        ("deploy/cron/crontab", "*    platform-cron "),
-        ("deploy/cron/crontab", "*  platform-cron "),
-    ] {
-        for line in read(file).lines() {
-            let Some((_, call)) = line.split_once(before) else { continue };
-            let call = call.trim_end_matches("',").replace(" $PLATFORM_FORCE", " --force");
-            // What is quoted is one word.
-            let words = call.split('"').enumerate().map(|(at, part)| match part {
-                quoted if at % 2 == 1 && quoted.contains("ROWS") => "7",
-                _ if at % 2 == 1 => "2026-03-01",
-                plain => plain,
-            });
-            lines.push((file.to_owned(), words.collect::<String>()));
-        }
-    }
-    lines
 }
 
 #[test]

@@ -107,6 +107,24 @@ impl PostWriter {
         self.run("commit").await
     }
 
+    /// Commits without waiting for the disk: a crash of the server may lose it and those after it, never one before it.
+    /// Replication sees it when it is on the disk. `flush` makes all of them durable.
+    ///
+    /// # Errors
+    /// See `commit`.
+    pub async fn commit_soon(&self) -> anyhow::Result<()> {
+        self.run("set local synchronous_commit = off; commit").await
+    }
+
+    /// Returns when everything that was committed is on the disk.
+    ///
+    /// # Errors
+    /// The connection broke: whether it is there is unknown.
+    pub async fn flush(&self) -> anyhow::Result<()> {
+        // A transaction with a number waits for its own record of the log, and so for all before it.
+        self.run("select pg_current_xact_id()").await
+    }
+
     /// Merges rows through the staging table, inside the transaction. After an error the transaction is as it was before.
     ///
     /// # Errors

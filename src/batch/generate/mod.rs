@@ -97,7 +97,7 @@ pub async fn run(writer: &PostWriter, options: Options, progress: &ProgressBar) 
         }
         let inserted = write(writer, &encoded, existing == 0, refuse_existing).await?;
         if !refuse_existing {
-            writer.commit().await?;
+            writer.commit_soon().await?;
         }
         done.inserted += inserted;
         done.unchanged += count - inserted;
@@ -107,6 +107,7 @@ pub async fn run(writer: &PostWriter, options: Options, progress: &ProgressBar) 
     if refuse_existing {
         writer.commit().await?;
     }
+    writer.flush().await?;
     Ok(done)
 }
 

@@ -89,7 +89,7 @@ impl Season {
 
     /// What happens on this day, if anything does.
     pub(super) fn burst(&self) -> Option<Burst> {
-        if self.chance("burst", 0) % BURST_EVERY != 0 {
+        if !self.chance("burst", 0).is_multiple_of(BURST_EVERY) {
             return None;
         }
         let pick =

@@ -58,7 +58,7 @@ impl Mapping {
             };
         }
         for (column, slot) in COLUMNS.iter().zip(&mut columns) {
-            if !named.contains(&column) && taken.contains(column) {
+            if !named.contains(column) && taken.contains(column) {
                 *slot = Origin::Nothing;
             }
         }

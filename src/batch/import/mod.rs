@@ -117,6 +117,7 @@ pub async fn run(
     if all_or_nothing {
         writer.commit().await?;
     }
+    writer.flush().await?;
     let done = import.done;
     if done.rejected > 0 && done.rejected == done.read && done.resumed == 0 {
         return Err(Failure::DataCheck(format!("not one of {} records could be imported", done.rejected)).into());
@@ -147,7 +148,7 @@ impl Import<'_> {
                 rejects.go_on_after(self.journal.lengths(&source))?;
                 let input = &source.name;
                 self.progress.suspend(|| {
-                    tracing::info!(input, records, "goes on behind these records, where an import was interrupted")
+                    tracing::info!(input, records, "goes on behind these records, where an import was interrupted");
                 });
             }
             self.rejects = Some((source, rejects));
@@ -177,7 +178,7 @@ impl Import<'_> {
                         let lengths = rejects.flush()?;
                         self.journal.keep(writer, source, position, lengths).await?;
                     }
-                    writer.commit().await?;
+                    writer.commit_soon().await?;
                 }
                 let rows = u64::try_from(chunk.len()).unwrap_or(u64::MAX) - (rejects.count - bad);
                 self.done.read += chunk.records;

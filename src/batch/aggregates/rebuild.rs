@@ -151,7 +151,8 @@ async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) 
         let last = attempt == ATTEMPTS;
         let (position, inspection, comparison) = day.shutdown.guard(look(day, options.wait)).await?;
         let Inspection { source, facts, recorded, is_current } = inspection;
-        if is_current && !options.force {
+        // A mirror that differs is told, also when it is what was built.
+        if is_current && !options.force && !matches!(comparison, Comparison::Differs(_)) {
             let build = match recorded {
                 Some(build) => {
                     Some(confirm(day.clickhouse, day.pipeline, (day.aggregate, day.date), build, position).await?)

@@ -155,6 +155,10 @@ impl<A: Fn() -> bool> Refresher<A> {
     }
 
     async fn publish(&self, clickhouse: &ClickHouse, aggregate: &Aggregate, memory: &mut Memory) -> anyhow::Result<()> {
+        let client = self.client(memory).await?;
+        let swept = aggregates::sweep(&client, clickhouse, aggregate).await;
+        memory.client = Some(client);
+        swept?;
         // Without any bucket there is no table that could be shown.
         let is_shown = if aggregates::has_result(clickhouse, aggregate).await? {
             aggregates::publish(clickhouse, aggregate).await? == Published::Shown
@@ -187,10 +191,7 @@ impl<A: Fn() -> bool> Refresher<A> {
         if !memory.paces.is_due(&aggregate.name, stale, pace, Instant::now(), position.batch) {
             return Ok(false);
         }
-        let client = match memory.client.take() {
-            Some(client) if !client.is_closed() => client,
-            _ => postgres::connect(&self.settings.postgres, "platform sink refresher").await?,
-        };
+        let client = self.client(memory).await?;
         let begun = Instant::now();
         let built = self.build(clickhouse, &client, aggregate, stale.bucket, position).await;
         memory.client = Some(client);
@@ -228,6 +229,14 @@ impl<A: Fn() -> bool> Refresher<A> {
             }
         }
         Ok(false)
+    }
+
+    /// The connection of the build before, unless it has ended or failed.
+    async fn client(&self, memory: &mut Memory) -> anyhow::Result<Client> {
+        match memory.client.take() {
+            Some(client) if !client.is_closed() => Ok(client),
+            _ => postgres::connect(&self.settings.postgres, "platform sink refresher").await,
+        }
     }
 
     /// `None`: somebody else builds it.

@@ -22,9 +22,9 @@ impl TableColumn {
         match self.codec().pg() {
             PgType::Date => Some(format!("toInt64(toInt32({name})) * {DAY_S}")),
             PgType::Timestamp | PgType::Timestamptz => {
-                let micros = format!("toUnixTimestamp64Micro({name})");
-                // Rounded down, also before 1970. `positiveModulo` would say a whole day at midnight there.
-                Some(format!("(intDiv({micros}, {DAY_US}) - ({micros} % {DAY_US} < 0)) * {DAY_S}"))
+                // Rounded down, also before 1970. A remainder would not say so: ClickHouse takes a large literal for unsigned, and
+                // what is left of a negative number by it for positive.
+                Some(format!("toInt64(toInt32(toDate32({name}))) * {DAY_S}"))
             }
             _ => None,
         }

@@ -26,7 +26,7 @@ pub use plan::{Plan, plan_in_clickhouse, plan_in_postgres};
 pub use publish::{Published, complete, publish};
 pub(super) use rebuild::refuse_unready;
 pub use rebuild::{Day, Options, Report, Status, rebuild};
-pub(super) use result::has_result;
+pub(super) use result::{has_result, sweep};
 pub use verify::{Verdict, verify};
 pub use watermark::Position;
 pub(super) use watermark::{catch_up, position};

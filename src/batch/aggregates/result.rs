@@ -4,8 +4,10 @@
 //! name. Whoever holds the day's lock may drop every other one of that day: its builder is dead.
 
 use serde::Deserialize;
+use tokio_postgres::Client;
 use uuid::Uuid;
 
+use super::lock::BucketLock;
 use super::mirror_day::MirrorDay;
 use super::{failed, failed_in};
 use crate::catalog::{Aggregate, BucketUnit, CHECKPOINT_SETTINGS};
@@ -218,6 +220,41 @@ impl<'a> Staging<'a> {
         parameters.push(("build_id", &build_id));
         self.clickhouse.execute(sql, &parameters).await.map_err(|error| failed_in(self.aggregate, doing, error))
     }
+}
+
+/// Drops what dead builders left of buckets that nobody builds again, because their builds were recorded. Those that somebody is
+/// at work on are left alone.
+///
+/// # Errors
+/// Those of the databases.
+pub(in crate::batch) async fn sweep(
+    client: &Client,
+    clickhouse: &ClickHouse,
+    aggregate: &Aggregate,
+) -> anyhow::Result<()> {
+    #[derive(Deserialize)]
+    struct Row {
+        name: String,
+        day: String,
+    }
+    let prefix = format!("_staging_{}_", aggregate.name);
+    let sql = "select name, substring(name, length({prefix:String}) + 1, 8) as day from system.tables \
+               where database = 'platform' and startsWith(name, {prefix:String}) \
+               and match(substring(name, length({prefix:String}) + 1), '^[0-9]{8}_[0-9a-f]{32}$')";
+    let left: Vec<Row> = clickhouse
+        .fetch_all(sql, &[("prefix", &prefix)])
+        .await
+        .map_err(|error| failed("looking for what dead builders left", error))?;
+    for Row { name, day } in left {
+        let Ok(day) = chrono::NaiveDate::parse_from_str(&day, "%Y%m%d") else { continue };
+        let day: RunDate = day.to_string().parse()?;
+        let Some(lock) = BucketLock::acquire(client, &aggregate.name, day).await? else { continue };
+        tracing::info!(table = name, "dropping what a dead builder left");
+        let dropped = drop_table(clickhouse, &name).await;
+        lock.release().await?;
+        dropped?;
+    }
+    Ok(())
 }
 
 /// Whether there is a table for the result of this definition.

@@ -86,5 +86,5 @@ async fn a_span_without_days_has_columns_and_no_rows() {
     );
     let csv = api.get("/v1/stats/daily?from=2052-01-01&to=2052-01-02&format=csv").await;
     assert_eq!((csv.header("content-type"), csv.body.lines().count()), (Some("text/csv"), 1), "{csv:?}");
-    assert_eq!(nothing.json()["meta"][0], json!({"name": "day", "type": "Date"}));
+    assert_eq!(nothing.json()["meta"][0], json!({"name": "day", "type": "Date32"}));
 }

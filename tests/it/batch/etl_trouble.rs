@@ -22,7 +22,7 @@ async fn two_runs_at_once_build_a_day_once() {
     bench.copy(10, "true").await;
     // The first one holds the lock while it waits for the mirror.
     bench.checkpoint(1, Lsn::new(1)).await;
-    let first = bench.command(&["etl", "--date", DAY]).spawn().expect("starts");
+    let first = bench.command(&["etl", "--date", DAY, "--job", "sentiment_daily"]).spawn().expect("starts");
     bench.wait_for("select count(*) from pg_locks where locktype = 'advisory' and granted", "1").await;
     let second = bench.etl(&["--date", DAY]).await;
     assert_eq!(second.code, Some(75), "{}", second.stderr);
@@ -56,7 +56,7 @@ async fn killed_at_any_moment_it_leaves_the_old_day_or_the_new_one() {
         let new = bench.statistics_of_postgres(DAY).await;
         assert!(old != new);
         let after = whole * (step % 40) / 36 * (1 + step / 40);
-        let mut child = bench.command(&["etl", "--date", DAY]).spawn().expect("starts");
+        let mut child = bench.command(&["etl", "--date", DAY, "--job", "sentiment_daily"]).spawn().expect("starts");
         let _in_time = tokio::time::timeout(after, child.wait()).await;
         child.kill().await.expect("killed");
         let left = bench.statistics(DAY).await;
@@ -83,7 +83,7 @@ async fn sigterm_ends_it_between_two_steps() {
     bench.postgres(ROWS).await;
     bench.copy(10, "true").await;
     bench.checkpoint(1, Lsn::new(1)).await;
-    let child = bench.command(&["etl", "--date", DAY]).spawn().expect("starts");
+    let child = bench.command(&["etl", "--date", DAY, "--job", "sentiment_daily"]).spawn().expect("starts");
     bench.wait_for("select count(*) from pg_locks where locktype = 'advisory' and granted", "1").await;
     assert_eq!(terminated(child).await, Some(143), "while it waits for the mirror");
     bench.wait_for("select count(*) from pg_locks where locktype = 'advisory' and granted", "0").await;
@@ -94,7 +94,8 @@ async fn sigterm_ends_it_between_two_steps() {
     let whole = begun.elapsed();
     let mut codes = HashSet::new();
     for step in 1u32..16 {
-        let mut child = bench.command(&["etl", "--date", DAY, "--force"]).spawn().expect("starts");
+        let mut child =
+            bench.command(&["etl", "--date", DAY, "--force", "--job", "sentiment_daily"]).spawn().expect("starts");
         let _in_time = tokio::time::timeout(whole * step / 12, child.wait()).await;
         codes.insert(terminated(child).await);
         assert_eq!(bench.staging().await, "", "step {step}");
@@ -161,7 +162,7 @@ async fn a_killed_engine_comes_back_with_the_old_day_or_the_new_one() {
         bench.postgres(&format!("update public.sentiment_social set likes = {likes} where id = 7")).await;
         bench.copy(u64::from(200 + step), "id = 7").await;
         let new = bench.statistics_of_postgres(DAY).await;
-        let mut child = bench.command(&["etl", "--date", DAY]).spawn().expect("starts");
+        let mut child = bench.command(&["etl", "--date", DAY, "--job", "sentiment_daily"]).spawn().expect("starts");
         let _in_time = tokio::time::timeout(whole * (3 + step) / 9, child.wait()).await;
         bench.kill_engine().await;
         let code =

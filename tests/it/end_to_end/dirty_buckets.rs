@@ -81,7 +81,7 @@ async fn every_day_that_a_row_leaves_or_enters_is_marked() {
 
     let full = "of_marked_full";
     let none: [&str; 0] = [];
-    let at = "insert into marked_full values (1, '2024-01-01 23:59:59.999999+00', 'a'), (2, '1960-07-01 00:00+00', 'b'), (3, null, 'c')";
+    let at = "insert into marked_full values (1, '2024-01-01 23:59:59.999999+00', 'a'), (2, '1960-07-01 08:09:10.5+00', 'b'), (3, null, 'c')";
     assert_eq!(marks.by(full, at).await, ["1960-07-01", "2024-01-01"]);
     assert_eq!(marks.by(full, "update marked_full set note = 'x' where id = 2").await, ["1960-07-01"]);
     let moved = "update marked_full set at = at + interval '1 microsecond' where id = 1";

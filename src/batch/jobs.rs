@@ -16,7 +16,6 @@ use crate::catalog::Aggregate;
 use crate::config::Settings;
 use crate::domain::{Failure, RunDate, TableName};
 use crate::shutdown::Shutdown;
-use crate::store::clickhouse::ClickHouse;
 use crate::store::postgres;
 use crate::store::requests::{self, Kinds, Outcome, Request};
 
@@ -108,11 +107,7 @@ impl<A: Fn() -> bool> Jobs<A> {
         if chosen.is_empty() {
             return Err(Failure::Usage("there is no aggregate of this name".into()).into());
         }
-        let limit = Duration::from_secs(self.settings.etl.build_timeout_s);
-        let client = postgres::connect(&self.settings.postgres, "platform etl").await?;
-        let timeout = format!("set statement_timeout = {}", limit.as_millis());
-        client.batch_execute(&timeout).await.context("preparing the PostgreSQL session")?;
-        let clickhouse = ClickHouse::new(&self.settings.clickhouse)?.with_timeout(limit);
+        let (client, clickhouse) = aggregates::sessions(&self.settings, "platform etl").await?;
         let wait = Some(Duration::from_secs(self.settings.etl.wait_timeout_s));
         let options = Options { force: order.force, dry_run: false, wait, context: "{}".to_owned() };
         let (mut done, mut unchanged) = (0_u64, 0_u64);

@@ -12,7 +12,6 @@ use crate::config::{self, Settings};
 use crate::domain::{Failure, RunDate};
 use crate::shutdown::Shutdown;
 use crate::store::clickhouse::ClickHouse;
-use crate::store::postgres;
 
 /// Flags.
 #[derive(Debug, clap::Args)]
@@ -206,11 +205,7 @@ impl<'a> Work<'a> {
         aggregates: &'a [Aggregate],
         options: &'a Options,
     ) -> anyhow::Result<Self> {
-        let limit = Duration::from_secs(settings.etl.build_timeout_s);
-        let postgres = shutdown.guard(postgres::connect(&settings.postgres, "platform etl")).await?;
-        let timeout = format!("set statement_timeout = {}", limit.as_millis());
-        postgres.batch_execute(&timeout).await.context("preparing the PostgreSQL session")?;
-        let clickhouse = ClickHouse::new(&settings.clickhouse)?.with_timeout(limit);
+        let (postgres, clickhouse) = shutdown.guard(aggregates::sessions(settings, "platform etl")).await?;
         Ok(Self { settings, postgres, clickhouse, shutdown, aggregates, options })
     }
 

@@ -9,7 +9,6 @@ use crate::batch::aggregates::{self, Day, Verdict};
 use crate::config::Settings;
 use crate::domain::Failure;
 use crate::shutdown::Shutdown;
-use crate::store::clickhouse::ClickHouse;
 use crate::store::postgres;
 
 /// Differing buckets that the result names.
@@ -56,10 +55,7 @@ pub(super) async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> a
     let begun = Instant::now();
     let (from, to) = days(args.date.as_deref(), args.from.as_deref(), args.to.as_deref())?;
     let chosen = choose(aggregates::all(&settings.etl.aggregates_dir)?, args.job.as_deref())?;
-    let limit = Duration::from_secs(settings.etl.build_timeout_s);
-    let client = shutdown.guard(postgres::connect(&settings.postgres, "platform etl verify")).await?;
-    client.batch_execute(&format!("set statement_timeout = {}", limit.as_millis())).await?;
-    let clickhouse = ClickHouse::new(&settings.clickhouse)?.with_timeout(limit);
+    let (client, clickhouse) = shutdown.guard(aggregates::sessions(&settings, "platform etl verify")).await?;
     let wait = Duration::from_secs(settings.etl.wait_timeout_s);
     let (mut equal, mut stale, mut different) = (0, 0, Vec::new());
     for aggregate in &chosen {

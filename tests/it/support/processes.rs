@@ -16,31 +16,26 @@ pub(crate) fn is_alive(pid: i32) -> bool {
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
 }
 
+/// Every running process, with its command line.
+fn running() -> impl Iterator<Item = (i32, String)> {
+    let all = std::fs::read_dir("/proc").expect("readable").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| is_alive(*pid)).filter_map(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&line).replace('\0', " ")))
+    })
+}
+
 /// Every running process that works in `folder` or names it on its command line, with that line: PostgreSQL's own
 /// children work in the folder, everything else names it.
 pub(crate) fn using(folder: &Path) -> Vec<(i32, String)> {
     let name = folder.display().to_string();
-    let all = std::fs::read_dir("/proc").expect("readable").flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| is_alive(*pid))
-        .filter_map(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            let works_there = std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
-            (works_there || line.contains(&name)).then_some((pid, line))
-        })
-        .collect()
+    let works_there =
+        |pid: i32| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+    running().filter(|(pid, line)| line.contains(&name) || works_there(*pid)).collect()
 }
 
 /// Every running process whose command line has `text`, with that line.
 pub(crate) fn naming(text: &str) -> Vec<(i32, String)> {
-    let all = std::fs::read_dir("/proc").expect("readable").flatten();
-    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| is_alive(*pid))
-        .filter_map(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-            let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            line.contains(text).then_some((pid, line))
-        })
-        .collect()
+    running().filter(|(_, line)| line.contains(text)).collect()
 }

@@ -65,19 +65,35 @@ const ROUNDS_MAX: u32 = 10;
 /// `Failure::Config` for a table that cannot be mirrored, `Failure::Unavailable` when a part does not answer. What an
 /// interrupted load left is mended by running it again.
 pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) -> anyhow::Result<Report> {
-    let begun = std::time::Instant::now();
+    let client = begin(settings).await?;
+    locked(settings, &client, names, progress).await
+}
+
+/// A session that holds the loads' lock: no other load is under way while it lives.
+async fn begin(settings: &Settings) -> anyhow::Result<Client> {
     let client = postgres::connect(&settings.postgres, "platform load").await?;
     client.batch_execute("set statement_timeout = 0").await?;
     lock(&client, Duration::from_secs(settings.load.wait_lock_timeout_s)).await?;
     failpoint!("load.locked");
+    Ok(client)
+}
+
+/// As `run`, in a session that `begin` made.
+async fn locked(
+    settings: &Settings,
+    client: &Client,
+    names: &[TableName],
+    progress: &Progress,
+) -> anyhow::Result<Report> {
+    let begun = std::time::Instant::now();
     let clickhouse = ClickHouse::new(&settings.clickhouse)?;
-    let mut tables = choose(&client, settings, names).await?;
-    let prepared = log::prepare(settings, &client, &clickhouse, names.is_empty()).await?;
+    let mut tables = choose(client, settings, names).await?;
+    let prepared = log::prepare(settings, client, &clickhouse, names.is_empty()).await?;
     // Read before L0: whatever lies before it in the topic is committed before L0, and so in the snapshot.
     let end = end_of_topic(settings).await?;
     let mut round = Round {
         settings,
-        client: &client,
+        client,
         clickhouse: &clickhouse,
         log: prepared.log,
         begins_anew: prepared.begins_anew,
@@ -94,7 +110,7 @@ pub async fn run(settings: &Settings, names: &[TableName], progress: &Progress) 
                 return Err(Failure::Busy(text).into());
             }
         }
-        tables = choose(&client, settings, names).await?;
+        tables = choose(client, settings, names).await?;
     };
     if names.is_empty() {
         move_checkpoint(settings, &clickhouse, round.log.number, end, prepared.begins_anew).await?;

@@ -8,9 +8,10 @@ use std::time::Duration;
 use metrics::counter;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::{Progress, run};
+use super::{Progress, begin, locked};
 use crate::catalog::{Comparison, Mirror, Table, compare};
 use crate::config::Settings;
 use crate::domain::{Failure, TableName};
@@ -71,23 +72,19 @@ impl<A: Fn() -> bool> Watch<A> {
     }
 
     async fn look(&self, waits: &mut HashMap<TableName, Wait>) -> anyhow::Result<()> {
-        let pipeline = &self.settings.sink.pipeline;
         let clickhouse = ClickHouse::new(&self.settings.clickhouse)?;
         let client = postgres::connect(&self.settings.postgres, "platform sink watch").await?;
-        let published = table_shapes::published(&client, pipeline, &self.settings.tables).await?;
+        let findings = self.findings(&client, &clickhouse).await?;
         drop(client);
-        let mirrors = mirror::mirrors(&clickhouse).await?;
-        let states = table_states::of_pipeline(&clickhouse, pipeline).await?;
-        let refused: Vec<&TableName> = published.refused.iter().map(|(name, _)| name).collect();
-        let findings = find(&published.tables, &refused, &mirrors, &states);
         if findings.changed {
             self.changed.notify_one();
         }
         for name in &findings.left {
             tracing::warn!(table = name, "the table has left the publication; its mirror stays as it is");
-            let reason = "it is no longer in the publication";
+            let change =
+                StateChange::of(&self.settings.sink.pipeline, TableState::Left, "it is no longer in the publication");
             failpoint!("watch.before-left");
-            table_states::store(&clickhouse, name, &StateChange::of(pipeline, TableState::Left, reason)).await?;
+            table_states::store(&clickhouse, name, &change).await?;
             failpoint!("watch.after-left");
         }
         waits.retain(|name, _| findings.load.iter().any(|(table, _)| table == name));
@@ -98,12 +95,13 @@ impl<A: Fn() -> bool> Watch<A> {
             }
             // One by one: what is wrong with one table is nothing to the others.
             failpoint!("watch.before-load");
-            match run(&self.settings, std::slice::from_ref(&table), &Progress::new()).await {
-                Ok(_) => {
+            match self.load(&clickhouse, &table).await {
+                Ok(true) => {
                     failpoint!("watch.after-load");
                     counter!("platform_sink_loads_total").increment(1);
                     tracing::info!(table = %table, reason, "loaded by the sink");
                 }
+                Ok(false) => {}
                 // An operator's load runs: what it leaves is looked at afterwards.
                 Err(error) if matches!(error.downcast_ref(), Some(Failure::Busy(_))) => return Ok(()),
                 Err(error) => {
@@ -114,6 +112,26 @@ impl<A: Fn() -> bool> Watch<A> {
             }
         }
         Ok(())
+    }
+
+    /// Loads a table, unless a load that ended since the look has done so: what was `loading` then was not interrupted.
+    async fn load(&self, clickhouse: &ClickHouse, table: &TableName) -> anyhow::Result<bool> {
+        let client = begin(&self.settings).await?;
+        let findings = self.findings(&client, clickhouse).await?;
+        if !findings.load.iter().any(|(name, _)| name == table) {
+            return Ok(false);
+        }
+        locked(&self.settings, &client, std::slice::from_ref(table), &Progress::new()).await?;
+        Ok(true)
+    }
+
+    async fn findings(&self, client: &Client, clickhouse: &ClickHouse) -> anyhow::Result<Findings> {
+        let pipeline = &self.settings.sink.pipeline;
+        let published = table_shapes::published(client, pipeline, &self.settings.tables).await?;
+        let mirrors = mirror::mirrors(clickhouse).await?;
+        let states = table_states::of_pipeline(clickhouse, pipeline).await?;
+        let refused: Vec<&TableName> = published.refused.iter().map(|(name, _)| name).collect();
+        Ok(find(&published.tables, &refused, &mirrors, &states))
     }
 }
 

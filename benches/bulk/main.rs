@@ -1,148 +1,77 @@
-//! `cargo bench --bench bulk`: `platform generate` and `platform import` against PostgreSQL's own `COPY … FROM` a file of the
-//! same rows, on the server's disk. Each of ours is timed from the start of its process to its end.
+//! `cargo bench --bench bulk`: the batch half beside its peers, both sides of every ratio in one run.
+//!
+//! Arguments choose parts: `copies` (`generate` and `import` against COPY), `etl` (a day against a pandas job), `growth` (a
+//! bucket out of ever larger tables), `refresh` (from a change to the statistic that has it); none means all. The environment:
+//! `PLATFORM_BENCH_REPETITIONS` (5), `PLATFORM_BENCH_POSTS` (500,000), `PLATFORM_BENCH_ROWS` (1,000,000, of the peer's table),
+//! `PLATFORM_BENCH_MILLIONS` (50, the largest table of `growth`), `PLATFORM_BENCH_SECONDS` (60, of `refresh`).
 //!
 //! Figures of different runs or machines do not compare; the ratios do.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, reason = "a benchmark ends by a panic")]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
+#[path = "../peers/columns.rs"]
+#[allow(dead_code, reason = "each benchmark takes what it needs")]
+mod columns;
+mod copies;
+#[path = "../peers/engine.rs"]
+#[allow(dead_code, reason = "each benchmark takes what it needs")]
+mod engine;
+mod etl;
 #[path = "../peers/figures.rs"]
 #[allow(dead_code, reason = "each benchmark takes what it needs")]
 mod figures;
+mod growth;
+mod process;
+mod refresh;
+#[path = "../peers/rows.rs"]
+#[allow(dead_code, reason = "each benchmark takes what it needs")]
+mod rows;
+#[path = "../peers/sink.rs"]
+#[allow(dead_code, reason = "each benchmark takes what it needs")]
+mod sink;
 #[path = "../../tests/it/support/mod.rs"]
 mod support;
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::pin::pin;
-use std::time::Instant;
-
-use figures::{Line, line, median, repetitions};
-use futures_util::StreamExt as _;
-use platform::batch::post::COLUMNS;
-use platform::store::postgres;
+use sink::Sink;
 use support::{Options, Stack};
-use tokio_postgres::Client;
 
-/// What is measured, beside COPY.
-const OURS: [&str; 6] = [
-    "generate",
-    "import NDJSON",
-    "import NDJSON.gz",
-    "import CSV",
-    "import NDJSON again, nothing to do",
-    "again with update",
-];
-
-/// Posts; `PLATFORM_BENCH_POSTS` changes it.
-fn posts() -> u64 {
-    figures::knob("PLATFORM_BENCH_POSTS", 500_000)
-}
+const PARTS: [&str; 4] = ["copies", "etl", "growth", "refresh"];
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo test --benches` runs this with `--test`: there is nothing to check without measuring.
-    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+    if arguments.iter().any(|argument| argument == "--test" || argument == "--list") {
         return;
     }
+    let chosen: Vec<&str> = arguments.iter().map(String::as_str).filter(|name| !name.starts_with('-')).collect();
+    for name in &chosen {
+        assert!(PARTS.contains(name), "{name} is no part; there are {PARTS:?}");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
-    figures::print(&runtime.block_on(measure()));
+    runtime.block_on(run(&chosen));
 }
 
-/// The same rows in every form.
-struct Files {
-    copy: PathBuf,
-    ndjson: PathBuf,
-    gzip: PathBuf,
-    csv: PathBuf,
-}
-
-async fn measure() -> Vec<Line> {
-    let stack = Stack::start_with(Options { parts: Some("postgres,clickhouse,migrate"), ..Options::default() });
-    let client = postgres::connect(&stack.settings().postgres, "bench").await.expect("connected");
-    client.batch_execute("set statement_timeout = 0").await.expect("set");
-    println!("making {} posts and their files", posts());
-    generate(&stack);
-    let files = files(&stack, &client).await;
-    let copy = format!("copy public.sentiment_social ({}) from '{}'", COLUMNS.join(", "), files.copy.display());
-    let mut copies = Vec::new();
-    let mut ours: Vec<Vec<f64>> = OURS.iter().map(|_| Vec::new()).collect();
-    for repetition in 0..repetitions() {
-        let begun = empty(&client).await;
-        client.batch_execute(&copy).await.expect("copied");
-        copies.push(begun.elapsed().as_secs_f64());
-        for (what, samples) in OURS.iter().zip(&mut ours) {
-            let begun = if what.contains("again") { Instant::now() } else { empty(&client).await };
-            match *what {
-                "generate" => generate(&stack),
-                "import NDJSON" | "import NDJSON again, nothing to do" => import(&stack, &files.ndjson, "skip"),
-                "import NDJSON.gz" => import(&stack, &files.gzip, "skip"),
-                "import CSV" => import(&stack, &files.csv, "skip"),
-                _ => import(&stack, &files.ndjson, "update"),
-            }
-            samples.push(begun.elapsed().as_secs_f64());
-            let count: i64 =
-                client.query_one("select count(*) from public.sentiment_social", &[]).await.expect("counted").get(0);
-            assert_eq!(u64::try_from(count).expect("not negative"), posts(), "{what}");
+async fn run(chosen: &[&str]) {
+    let wanted = |part| chosen.is_empty() || chosen.contains(&part);
+    let mut table = Vec::new();
+    if wanted("copies") {
+        table.extend(copies::measure().await);
+    }
+    if wanted("etl") || wanted("growth") {
+        // A sink without its refresher: the mirror follows, and nobody else builds.
+        let parts = Some("postgres,kafka,connect,clickhouse,migrate,key,load,connector");
+        let stack = Stack::start_with(Options { parts, ..Options::default() });
+        let sink = Sink::start(&stack, &[("PLATFORM__ETL__REFRESH_INTERVAL_MS", "0")]);
+        if wanted("etl") {
+            table.extend(etl::measure(&stack).await);
         }
-        println!(
-            "{repetition}: COPY {:.2} s, ours {:?}",
-            copies.last().unwrap(),
-            ours.iter().map(|all| all.last().unwrap()).collect::<Vec<_>>()
-        );
+        if wanted("growth") {
+            table.extend(growth::measure(&stack).await);
+        }
+        sink.stop();
     }
-    let peer = median(&copies);
-    let rate = |seconds: f64| format!("{:.0} rows/s", posts() as f64 / seconds);
-    let ours = OURS.iter().zip(&ours).map(|(what, samples)| {
-        let own = median(samples);
-        line(*what, rate(own), format!("COPY FROM a file: {}", rate(peer)), Some(peer / own))
-    });
-    ours.collect()
-}
-
-/// An empty table, and nothing left to be written to disk.
-async fn empty(client: &Client) -> Instant {
-    client.batch_execute("truncate public.sentiment_social").await.expect("empty");
-    client.batch_execute("checkpoint").await.expect("written");
-    Instant::now()
-}
-
-fn generate(stack: &Stack) {
-    stack.platform(&["generate", "--rows", &posts().to_string(), "--date", "2026-01-01", "--seed", "7"]).json();
-}
-
-fn import(stack: &Stack, file: &Path, on_conflict: &str) {
-    stack.platform(&["import", &file.display().to_string(), "--on-conflict", on_conflict]).json();
-}
-
-async fn files(stack: &Stack, client: &Client) -> Files {
-    let folder = stack.data_dir().join("bench");
-    std::fs::create_dir(&folder).expect("made");
-    let path = |name: &str| folder.join(name);
-    let files = Files {
-        copy: path("rows.copy"),
-        ndjson: path("rows.ndjson"),
-        gzip: path("rows.ndjson.gz"),
-        csv: path("rows.csv"),
-    };
-    let columns = COLUMNS.join(", ");
-    let of = format!("select {columns} from public.sentiment_social order by id");
-    // Quotes and a delimiter that no JSON text has: each line is the text itself.
-    let json =
-        format!("copy (select to_json(t) from ({of}) t) to stdout (format csv, quote e'\\x01', delimiter e'\\x02')");
-    write(client, &format!("copy ({of}) to stdout"), &files.copy).await;
-    write(client, &json, &files.ndjson).await;
-    write(client, &format!("copy ({of}) to stdout (format csv, header)"), &files.csv).await;
-    let gzip = std::fs::File::create(&files.gzip).expect("made");
-    let mut gzip = flate2::write::GzEncoder::new(gzip, flate2::Compression::fast());
-    std::io::copy(&mut std::fs::File::open(&files.ndjson).expect("there"), &mut gzip).expect("compressed");
-    gzip.finish().expect("compressed");
-    files
-}
-
-async fn write(client: &Client, sql: &str, path: &Path) {
-    let mut file = std::io::BufWriter::new(std::fs::File::create(path).expect("made"));
-    let mut rows = pin!(client.copy_out(sql).await.expect("a copy"));
-    while let Some(piece) = rows.next().await {
-        file.write_all(&piece.expect("a piece")).expect("written");
+    if wanted("refresh") {
+        table.extend(refresh::measure().await);
     }
-    file.flush().expect("written");
+    figures::print(&table);
 }

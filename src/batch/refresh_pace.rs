@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::aggregates::Stale;
 use crate::domain::RunDate;
 
-/// Part of the time that one bucket's builds may take while changes keep coming: one in so many.
-const SHARE: u32 = 10;
+/// While changes keep coming a bucket rests so many times as long as its last build took.
+const REST: u32 = 3;
 /// Wait after somebody else was at work on a bucket.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two attempts of a build that fails.
@@ -56,7 +56,7 @@ impl Paces {
         if waiting.mark != stale.mark {
             (waiting.mark, waiting.changed_at) = (stale.mark, now);
         }
-        let longest = self.costs.get(aggregate).map_or(pace.quiet, |cost| *cost * SHARE);
+        let longest = self.costs.get(aggregate).map_or(pace.quiet, |cost| *cost * REST);
         let longest = longest.max(pace.quiet).min(pace.longest.max(pace.quiet));
         waiting.not_before.is_none_or(|at| now >= at)
             && (now - waiting.changed_at >= pace.quiet || now - waiting.since >= longest)
@@ -136,7 +136,7 @@ mod tests {
                 is_due
             })
             .collect();
-        assert_eq!(times, [2_000, 4_000, 6_000, 8_000]);
+        assert_eq!(times, (600..9_900).step_by(600).collect::<Vec<u64>>());
         paces.built("a", stale(0, None).bucket, begun, Duration::from_secs(60));
         assert!(!due(&mut paces, &stale(900, Some(1)), begun + Duration::from_secs(9), 800));
         assert!(due(&mut paces, &stale(901, Some(1)), begun + Duration::from_secs(10), 800), "never longer than that");

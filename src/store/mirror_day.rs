@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::aggregates::{failed, failed_in};
 use super::clickhouse::{ClickHouse, Error};
 use super::mirror;
-use crate::catalog::{Aggregate, SOURCE};
+use crate::catalog::{Aggregate, Check, SOURCE};
 use crate::domain::{Failure, RunDate, Version, quote_clickhouse};
 
 /// How to read days of an aggregate's table.
@@ -30,9 +30,10 @@ impl MirrorTable {
         }
         let table = &aggregate.table;
         let sql = "select sorting_key from system.tables where database = 'mirror' and name = {table:String}";
-        let row: Option<Row> = clickhouse.fetch_optional(sql, &[("table", &table.mirror_name())]).await?;
+        let name = table.mirror_name();
+        let key = async { clickhouse.fetch_optional(sql, &[("table", &name)]).await };
+        let (row, floor): (Option<Row>, Version) = tokio::try_join!(key, mirror::floor_of(clickhouse, table))?;
         let Some(Row { sorting_key: key }) = row else { return Ok(None) };
-        let floor = mirror::floor_of(clickhouse, table).await?;
         let column = quote_clickhouse(&aggregate.bucket_column);
         Ok(Some(Self { table: table.quoted_clickhouse("mirror"), key, column, floor }))
     }
@@ -98,7 +99,7 @@ pub struct Facts {
     pub rows: u64,
     /// Over their keys and versions, independent of their order.
     pub hash: String,
-    /// The values of the aggregate's checks, in their order.
+    /// The values of the checks that were asked for, in their order.
     pub checks: Vec<String>,
 }
 
@@ -129,9 +130,9 @@ impl MirrorDay {
         [bucket, from, to, ("floor".to_owned(), self.table.floor.get().to_string())]
     }
 
-    /// The statement that reads the day's facts.
-    pub fn facts_sql(&self, aggregate: &Aggregate) -> String {
-        let checks: String = aggregate.checks.iter().map(|check| format!(", {}", check.clickhouse)).collect();
+    /// The statement that reads the day's facts: which rows there are, and the values of `checks`, which cost as much again.
+    pub fn facts_sql(&self, checks: &[Check]) -> String {
+        let checks: String = checks.iter().map(|check| format!(", {}", check.clickhouse)).collect();
         // Decimals with the zeros of their scale, as PostgreSQL prints them.
         format!(
             "select count(), sum(reinterpretAsUInt128(sipHash128({}, _version))){checks} from {} \
@@ -147,12 +148,17 @@ impl MirrorDay {
         format!("select {rows}, uniqExact(tuple({})) from (\n{}\n)", keys.join(", "), self.select(aggregate))
     }
 
-    /// Reads the day's facts in one statement.
+    /// Reads the day's facts in one statement, with some of the aggregate's checks.
     ///
     /// # Errors
     /// ClickHouse's.
-    pub async fn facts(&self, clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<Facts> {
-        let sql = self.facts_sql(aggregate);
+    pub async fn facts(
+        &self,
+        clickhouse: &ClickHouse,
+        aggregate: &Aggregate,
+        checks: &[Check],
+    ) -> anyhow::Result<Facts> {
+        let sql = self.facts_sql(checks);
         let parameters = self.parameters();
         let bytes = clickhouse
             .fetch_bytes(
@@ -176,6 +182,11 @@ impl MirrorDay {
 }
 
 impl Facts {
+    /// Whether they are of the same rows, each in the same version.
+    pub fn are_of_the_rows_of(&self, other: &Self) -> bool {
+        (self.rows, &self.hash) == (other.rows, &other.hash)
+    }
+
     /// Identifies the rows and the SQL text that a build is made of.
     pub fn fingerprint(&self, aggregate: &Aggregate) -> String {
         format!("{}:{}:{}", aggregate.definition, self.rows, self.hash)

@@ -8,7 +8,7 @@ use super::mirror_day::{Facts, MirrorDay};
 use super::publish::publish_first;
 use super::result::{self, Content, Staged, Staging};
 use super::{Position, failed, watermark};
-use crate::catalog::Aggregate;
+use crate::catalog::{Aggregate, Check};
 use crate::domain::{Failure, RunDate};
 use crate::shutdown::Shutdown;
 use crate::store::builds::{self, Build};
@@ -68,7 +68,7 @@ pub enum Outcome {
 /// # Errors
 /// Those of `inspect` and `build`.
 pub async fn build_bucket(request: &Request<'_>) -> anyhow::Result<Outcome> {
-    let inspection = inspect(request.clickhouse, request.aggregate, request.day).await?;
+    let inspection = inspect(request.clickhouse, request.aggregate, request.day, &[]).await?;
     match inspection.recorded {
         Some(build) if inspection.is_current && !request.force => {
             let Request { clickhouse, pipeline, aggregate, day, position, .. } = *request;
@@ -81,17 +81,28 @@ pub async fn build_bucket(request: &Request<'_>) -> anyhow::Result<Outcome> {
     }
 }
 
-/// Looks at a day: its rows in the mirror, the build that is recorded, the one that readers see.
+/// Looks at a day: its rows in the mirror with the values of `checks`, the build that is recorded, the one that readers see.
 ///
 /// # Errors
 /// `Failure::Config` without a mirror; ClickHouse's.
-pub async fn inspect(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Inspection> {
-    let source = MirrorDay::find(clickhouse, aggregate, day).await?;
-    let facts = source.facts(clickhouse, aggregate).await?;
-    let recorded = builds::latest(clickhouse, &aggregate.key(), day)
-        .await
-        .map_err(|error| failed("reading the recorded build", error))?;
-    let content = result::content(clickhouse, aggregate, day).await?;
+pub async fn inspect(
+    clickhouse: &ClickHouse,
+    aggregate: &Aggregate,
+    day: RunDate,
+    checks: &[Check],
+) -> anyhow::Result<Inspection> {
+    let rows = async {
+        let source = MirrorDay::find(clickhouse, aggregate, day).await?;
+        let facts = source.facts(clickhouse, aggregate, checks).await?;
+        Ok((source, facts))
+    };
+    let key = aggregate.key();
+    let recorded = async {
+        let latest = builds::latest(clickhouse, &key, day).await;
+        latest.map_err(|error| failed("reading the recorded build", error))
+    };
+    let content = result::content(clickhouse, aggregate, day);
+    let ((source, facts), recorded, content) = tokio::try_join!(rows, recorded, content)?;
     let is_current = match (&recorded, &content) {
         (Some(build), Some(content)) => build.fingerprint == facts.fingerprint(aggregate) && shows(content, build),
         _ => false,
@@ -162,17 +173,14 @@ async fn build_in(
     staging.create(source).await?;
     failpoint!("build.staging-made");
     let fill = async {
-        let staged = staging.fill(source).await?;
+        staging.fill(source).await?;
         // The same rows before and after: the day was made of exactly these.
-        let moved = source.facts(clickhouse, aggregate).await? != *facts;
-        Ok((staged, moved))
+        let moved = async { if request.exact { have_moved(request, source, facts).await } else { Ok(false) } };
+        tokio::try_join!(staging.settle(), moved)
     };
     let (staged, moved) = shutdown.guard(fill).await?;
-    if moved && request.exact {
+    if moved {
         return Ok(None);
-    }
-    if !moved {
-        check_counted(staging, aggregate, facts).await?;
     }
     let build = Build {
         build_id,
@@ -186,23 +194,38 @@ async fn build_in(
     if shutdown.requested() {
         return Err(shutdown.failure().into());
     }
-    if has_moved(clickhouse, request.pipeline, position).await? {
+    let counted = check_counted(request, staging, source, facts);
+    let another_writes = has_moved(clickhouse, request.pipeline, position);
+    let ((), another_writes, ()) = tokio::try_join!(counted, another_writes, request.lock.confirm())?;
+    if another_writes {
         return Ok(None);
     }
-    request.lock.confirm().await?;
     put_in_place(request, staging, staged, &build).await?;
     tracing::debug!(aggregate = aggregate.name, %day, rows_in = build.rows_in, rows_out = build.rows_out, "day built");
     Ok(Some(build))
 }
 
-async fn check_counted(staging: &Staging<'_>, aggregate: &Aggregate, facts: &Facts) -> anyhow::Result<()> {
+/// Whether the day's rows are not those of `facts` any more.
+async fn have_moved(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<bool> {
+    Ok(!source.facts(request.clickhouse, request.aggregate, &[]).await?.are_of_the_rows_of(facts))
+}
+
+/// Another number of rows is an error of the file, unless they changed while the day was built.
+async fn check_counted(
+    request: &Request<'_>,
+    staging: &Staging<'_>,
+    source: &MirrorDay,
+    facts: &Facts,
+) -> anyhow::Result<()> {
     match staging.counted_rows().await? {
-        Some(counted) if counted != facts.rows.to_string() => Err(Failure::DataCheck(format!(
-            "{} = {counted}, but {} rows went in",
-            aggregate.rows.as_deref().unwrap_or_default(),
-            facts.rows
-        ))
-        .into()),
+        Some(counted) if counted != facts.rows.to_string() && !have_moved(request, source, facts).await? => {
+            Err(Failure::DataCheck(format!(
+                "{} = {counted}, but {} rows went in",
+                request.aggregate.rows.as_deref().unwrap_or_default(),
+                facts.rows
+            ))
+            .into())
+        }
         _ => Ok(()),
     }
 }
@@ -222,8 +245,9 @@ async fn put_in_place(
         .await
         .map_err(|error| failed("recording the build", error))?;
     failpoint!("build.recorded");
-    publish_first(clickhouse, aggregate).await?;
-    match result::content(clickhouse, aggregate, day).await? {
+    let shown = publish_first(clickhouse, aggregate);
+    let ((), content) = tokio::try_join!(shown, result::content(clickhouse, aggregate, day))?;
+    match content {
         Some(content) if shows(&content, build) => Ok(()),
         content => Err(Failure::DataCheck(format!(
             "analytics.{} does not show the build that was just put there: {content:?}",

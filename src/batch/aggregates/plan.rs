@@ -34,7 +34,7 @@ pub async fn plan_in_clickhouse(clickhouse: &ClickHouse, aggregate: &Aggregate) 
     };
     let parameters = source.parameters();
     let parameters = parameters.each_ref().map(|(name, value)| (name.as_str(), value.as_str()));
-    for sql in [source.judging(aggregate), source.facts_sql(aggregate)] {
+    for sql in [source.judging(aggregate), source.facts_sql(&aggregate.checks)] {
         match clickhouse.fetch_bytes(&format!("explain plan {sql}"), &parameters, "TSVRaw").await {
             Ok(_) => {}
             Err(error) if error.class() == Class::Permanent && error.code().is_some() => {

@@ -19,6 +19,8 @@ use crate::store::postgres;
 
 /// Looks at a day that is written to, or that differs, before it is judged.
 const ATTEMPTS: usize = 3;
+/// How long the lock of a bucket is waited for that somebody else builds.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
 
 /// A day of an aggregate, and the databases.
 #[derive(Debug, Clone, Copy)]
@@ -127,7 +129,7 @@ pub async fn rebuild(day: &Day<'_>, options: &Options) -> anyhow::Result<Report>
 }
 
 async fn plan(day: &Day<'_>, options: &Options) -> anyhow::Result<Ended> {
-    let inspection = inspect(day.clickhouse, day.aggregate, day.date).await?;
+    let inspection = inspect(day.clickhouse, day.aggregate, day.date, &[]).await?;
     let unchanged = inspection.is_current && !options.force;
     let status = if unchanged { Status::Unchanged } else { Status::WouldBuild };
     let rows_in = inspection.facts.rows;
@@ -135,15 +137,26 @@ async fn plan(day: &Day<'_>, options: &Options) -> anyhow::Result<Ended> {
 }
 
 async fn rebuild_locked(day: &Day<'_>, options: &Options) -> anyhow::Result<Ended> {
-    let lock = day.shutdown.guard(BucketLock::acquire(day.postgres, &day.aggregate.name, day.date)).await?;
-    let Some(lock) = lock else {
-        return Err(Failure::Busy("it is being built by another run".into()).into());
-    };
+    let lock = day.shutdown.guard(lock(day)).await?;
     let outcome = rebuild_under(day, options, &lock).await;
     if let Err(error) = lock.release().await {
         tracing::warn!(error = %format!("{error:#}"), "the lock ends with the session");
     }
     outcome
+}
+
+/// The bucket's lock. A refresher that is at work on it has done in a moment.
+async fn lock<'a>(day: &Day<'a>) -> anyhow::Result<BucketLock<'a>> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        if let Some(lock) = BucketLock::acquire(day.postgres, &day.aggregate.name, day.date).await? {
+            return Ok(lock);
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::Busy("it is being built by another run".into()).into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) -> anyhow::Result<Ended> {
@@ -185,13 +198,14 @@ pub(super) async fn look(day: &Day<'_>, wait: Option<Duration>) -> anyhow::Resul
     let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
     let Some(limit) = wait else {
         let position = watermark::position(clickhouse, pipeline).await?;
-        refuse_unready(clickhouse, &aggregate.table, position).await?;
-        return Ok((position, inspect(clickhouse, aggregate, date).await?, Comparison::NotCompared));
+        let ready = refuse_unready(clickhouse, &aggregate.table, position);
+        let ((), inspection) = tokio::try_join!(ready, inspect(clickhouse, aggregate, date, &[]))?;
+        return Ok((position, inspection, Comparison::NotCompared));
     };
     let before = SourceFacts::read(client, aggregate, date).await?;
     let position = watermark::catch_up(client, clickhouse, pipeline, limit).await?;
-    refuse_unready(clickhouse, &aggregate.table, position).await?;
-    let inspection = inspect(clickhouse, aggregate, date).await?;
+    let ready = refuse_unready(clickhouse, &aggregate.table, position);
+    let ((), inspection) = tokio::try_join!(ready, inspect(clickhouse, aggregate, date, &aggregate.checks))?;
     let differences = before.differences(&inspection.facts, aggregate);
     let comparison = if differences.is_empty() {
         Comparison::Equal

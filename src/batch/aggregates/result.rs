@@ -94,17 +94,25 @@ impl<'a> Staging<'a> {
         self.compare_with_target().await
     }
 
-    /// Builds the day and leaves it as one part: swapping in a single part is atomic, also when the server dies.
-    pub(super) async fn fill(&self, source: &MirrorDay) -> anyhow::Result<Staged> {
+    /// Builds the day.
+    pub(super) async fn fill(&self, source: &MirrorDay) -> anyhow::Result<()> {
         let sql = format!("insert into {} settings insert_deduplicate = 0 {}", self.quoted(), self.select(source));
-        self.run(&sql, source, "building the day").await?;
-        let sql = format!("optimize table {} final", self.quoted());
-        self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("merging the staging table", error))?;
-        self.judge().await
+        self.run(&sql, source, "building the day").await
     }
 
-    /// Counts what was built: rows, distinct keys, parts.
-    async fn judge(&self) -> anyhow::Result<Staged> {
+    /// Leaves what was built as one part: swapping in a single part is atomic, also when the server dies. Gives its size.
+    pub(super) async fn settle(&self) -> anyhow::Result<Staged> {
+        if let Some(staged) = self.judge().await? {
+            return Ok(staged);
+        }
+        let sql = format!("optimize table {} final", self.quoted());
+        self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("merging the staging table", error))?;
+        let staged = self.judge().await?;
+        staged.ok_or_else(|| Failure::Unavailable("the staging table still has several parts".into()).into())
+    }
+
+    /// Counts what was built: rows, distinct keys, parts. `None`: it has several parts.
+    async fn judge(&self) -> anyhow::Result<Option<Staged>> {
         #[derive(Deserialize)]
         struct Row {
             #[serde(with = "text")]
@@ -144,10 +152,7 @@ impl<'a> Staging<'a> {
             let text = format!("{} rows have an hour outside of their day; write {{hour}} as hour", row.strays);
             return Err(Failure::DataCheck(text).into());
         }
-        if row.parts > 1 {
-            return Err(Failure::Unavailable(format!("the staging table still has {} parts", row.parts)).into());
-        }
-        Ok(Staged { rows_out: row.rows_out })
+        Ok((row.parts <= 1).then_some(Staged { rows_out: row.rows_out }))
     }
 
     /// The number of source rows, as the header says that the result tells it.
@@ -202,7 +207,9 @@ impl<'a> Staging<'a> {
             row.map_err(|error| failed("comparing the tables", error))
         };
         let (name, table) = (&self.aggregate.name, self.aggregate.result_table());
-        if shape("platform", &self.name).await? == shape("platform", &self.aggregate.result_name()).await? {
+        let result = self.aggregate.result_name();
+        let (staging, result) = tokio::try_join!(shape("platform", &self.name), shape("platform", &result))?;
+        if staging == result {
             return Ok(());
         }
         Err(Failure::Config(format!(

@@ -130,6 +130,14 @@ pub enum Break {
 }
 
 impl SourceState {
+    /// What may be judged beside an offset of the connector that was read after `self` and before `later`. A connector that
+    /// streams goes on meanwhile: it confirms what it has remembered, so a slot seen before the offset is never ahead of it; and
+    /// it remembers what it was sent, so the log seen after the offset has it.
+    #[must_use]
+    pub fn seen_before_the_offset(self, later: Self) -> Self {
+        Self { slot: self.slot, ..later }
+    }
+
     /// Whether it follows what was applied of the log `identity`, up to `watermark`. `offset`: up to where the connector has
     /// sent the log; it confirms to the slot only what it has remembered.
     pub fn broken(&self, identity: &LogIdentity, watermark: Lsn, offset: Option<Lsn>) -> Option<Break> {

@@ -43,6 +43,7 @@ pub(super) async fn prepare(
         mirror::newest_log(clickhouse).await.context("reading the log's number; run `platform migrate` first")?;
     let checkpoint = checkpoint::latest(clickhouse, pipeline).await?;
     let connect = Connect::new(&settings.connect).ok();
+    let before = replication::source_state(client, pipeline).await?;
     let offset = match &connect {
         Some(connect) => connect.offset(pipeline).await.ok(),
         None => None,
@@ -50,8 +51,7 @@ pub(super) async fn prepare(
     // Whatever made it forget, or whoever: an earlier load may have ended before it was done.
     let is_forgetful = offset == Some(None);
     let offset = offset.flatten();
-    // After the offset: the connector is never ahead of a log that goes on.
-    let state = replication::source_state(client, pipeline).await?;
+    let state = before.seen_before_the_offset(replication::source_state(client, pipeline).await?);
     let applied = checkpoint.filter(|checkpoint| newest.as_ref().is_some_and(|log| log.number == checkpoint.log));
     let watermark = applied.map_or(Lsn::ZERO, |checkpoint| checkpoint.watermark);
     let Some(broken) = newest.as_ref().and_then(|log| state.broken(&log.identity, watermark, offset)) else {

@@ -47,7 +47,7 @@ impl<'a> Caller<'a> {
 }
 
 fn total(set: &Value) -> u64 {
-    let rows = set["data"].as_array().expect("rows");
+    let rows = set["data"].as_array().unwrap_or_else(|| panic!("no rows: {set}"));
     rows.iter().find(|row| row["dimension"] == "total").map_or(0, |row| row["posts"].as_u64().expect("a number"))
 }
 

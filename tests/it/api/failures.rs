@@ -107,7 +107,7 @@ async fn waits_for_locks_and_connections_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_end_requests_in_flight_get_their_answers() {
     let folder = tempfile::tempdir().expect("a folder");
-    let slow = "-- summary: x\n-- table: one\nselect sum(sleepEachRow(0.5)) as in_flight from numbers(3) settings max_block_size = 1";
+    let slow = "-- summary: x\n-- table: one\nselect sum(sleepEachRow(0.5)) as in_flight from numbers(10) settings max_block_size = 1";
     std::fs::write(folder.path().join("slow.sql"), slow).expect("written");
     let mut api = Api::start_with(|settings| settings.api.endpoints_dir = folder.path().display().to_string()).await;
     // A connection that is open before the end and asks during the notice.

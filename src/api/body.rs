@@ -1,5 +1,7 @@
 //! Request bodies: one JSON object, its type and size checked, its members kept as the client wrote them.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -65,16 +67,19 @@ pub(super) fn media_type<'a>(request: &HttpRequest, types: &[&'a str]) -> ApiRes
     })
 }
 
-/// The members of a JSON object in the client's order, each once, each with its text as written.
+/// The members of a JSON object in the client's order, each once, each with its text as written, in the body's own bytes.
 #[derive(Debug)]
-pub(super) struct Members(pub Vec<(String, Box<RawValue>)>);
+pub(super) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
-impl Members {
+/// Up to so many names are compared one by one; it is quicker than hashing the few that a body has.
+const NAMES_COMPARED: usize = 32;
+
+impl<'a> Members<'a> {
     /// Reads a body.
     ///
     /// # Errors
     /// 400 `invalid-json` when it is no JSON object, or one member comes twice.
-    pub(super) fn parse(body: &[u8]) -> ApiResult<Self> {
+    pub(super) fn parse(body: &'a [u8]) -> ApiResult<Self> {
         serde_json::from_slice(body).map_err(|error| {
             let what = match error.classify() {
                 serde_json::error::Category::Data => "the body must be one JSON object whose members come once",
@@ -85,22 +90,30 @@ impl Members {
     }
 }
 
-impl<'de> Deserialize<'de> for Members {
+impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
 
         impl<'de> Visitor<'de> for Object {
-            type Value = Members;
+            type Value = Members<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members: Vec<(String, Box<RawValue>)> = Vec::new();
-                let mut seen = std::collections::HashSet::new();
-                while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-                    if !seen.insert(name.clone()) {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(NAMES_COMPARED);
+                let mut seen = HashSet::new();
+                while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
+                    let twice = if members.len() < NAMES_COMPARED {
+                        members.iter().any(|(earlier, _)| *earlier == name)
+                    } else {
+                        if seen.is_empty() {
+                            seen.extend(members.iter().map(|(earlier, _)| earlier.clone()));
+                        }
+                        !seen.insert(name.clone())
+                    };
+                    if twice {
                         return Err(serde::de::Error::custom("a member comes twice"));
                     }
                     members.push((name, value));
@@ -110,6 +123,33 @@ impl<'de> Deserialize<'de> for Members {
         }
 
         deserializer.deserialize_map(Object)
+    }
+}
+
+/// A member's name: the body's bytes, or a text of its own where it is written with escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 
@@ -159,7 +199,7 @@ mod tests {
     #[test]
     fn bodies_are_one_object_with_unique_members() {
         let members = Members::parse(br#" {"b": 1.10, "a": [null]} "#).expect("an object");
-        let texts: Vec<_> = members.0.iter().map(|(name, value)| (name.as_str(), value.get())).collect();
+        let texts: Vec<_> = members.0.iter().map(|(name, value)| (name.as_ref(), value.get())).collect();
         assert_eq!(texts, [("b", "1.10"), ("a", "[null]")]);
         for body in
             ["", "[]", "1", "null", "{", r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, "{\"a\":\"\u{1}\"}", "{} {}"]
@@ -167,6 +207,21 @@ mod tests {
             assert!(Members::parse(body.as_bytes()).is_err(), "{body}");
         }
         assert!(Members::parse(b"{\"a\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn many_members_come_once_too() {
+        let body = |names: &[usize]| {
+            let members: Vec<String> = names.iter().map(|name| format!("\"{name}\":1")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let many: Vec<usize> = (0..3 * NAMES_COMPARED).collect();
+        assert_eq!(Members::parse(body(&many).as_bytes()).expect("an object").0.len(), many.len());
+        for (twice, at) in [(0, 1), (0, NAMES_COMPARED), (5, many.len()), (NAMES_COMPARED, many.len()), (40, 41)] {
+            let mut names = many.clone();
+            names.insert(at, twice);
+            assert!(Members::parse(body(&names).as_bytes()).is_err(), "{twice} at {at}");
+        }
     }
 
     #[test]

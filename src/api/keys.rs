@@ -204,7 +204,7 @@ fn read(members: Members, now: DateTime<Utc>) -> ApiResult<NewKey> {
         }
     }
     for (name, raw) in &members.0 {
-        let wrong = match name.as_str() {
+        let wrong = match name.as_ref() {
             "name" => {
                 set(&mut new.name, text(raw), "must be a string of 1 to 200 characters without control characters")
             }

@@ -205,7 +205,7 @@ impl Changes {
         given.sort_by(|a, b| a.0.cmp(&b.0));
         for (name, _) in &given {
             let shown: String = name.chars().take(64).collect();
-            errors.push(if READ_ONLY.contains(&name.as_str()) {
+            errors.push(if READ_ONLY.contains(&name.as_ref()) {
                 FieldError::member(&shown, "read_only", "is given by the database")
             } else {
                 FieldError::member(&shown, "unknown", "is not a member of a post")

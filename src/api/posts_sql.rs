@@ -3,13 +3,15 @@
 //! Statements of one form are prepared once a connection. Those whose form depends on the request are sent with their types
 //! in one round trip and never kept: a client cannot fill a connection's cache.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::rc::Rc;
 
 use deadpool_postgres::GenericClient as Cached;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{PgLsn, ToSql, Type};
 use tokio_postgres::{GenericClient, Row, Statement};
 
-use super::post_input::Changes;
+use super::post_input::{Changes, Value};
 use crate::domain::Lsn;
 
 /// The columns of `Post`, in the order of `post_json::Fields::default`.
@@ -31,21 +33,58 @@ pub(super) async fn find(client: &impl Cached, id: i64) -> DriverResult<Option<R
     client.query_opt(&statement, &[&id]).await
 }
 
+/// An insertion as PostgreSQL prepares it.
+struct Insert {
+    /// Of `COLUMNS`, those that are left to their default: a bit each.
+    defaults: u32,
+    returned: &'static str,
+    sql: String,
+    types: Vec<Type>,
+}
+
+thread_local! {
+    /// The insertions that this worker has made, because writing the text costs more than finding the statement.
+    static INSERTS: RefCell<Vec<Rc<Insert>>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Prepares the insertion of a whole post. Posts differ only in which of the four columns with a default they lack: a
 /// connection keeps sixteen statements at most for each list of `returned` columns.
-pub(super) async fn prepare_insert(client: &impl Cached, post: &Changes, returned: &str) -> DriverResult<Statement> {
-    let mut bound = Bound::default();
-    let (mut names, mut values) = (String::new(), String::new());
-    for (column, value) in &post.0 {
-        let separator = if names.is_empty() { "" } else { ", " };
-        let written = bound.add(value.bound(), |number| column.placeholder(number));
-        // Writing to a String cannot fail.
-        let _ = write!(names, "{separator}{}", column.name);
-        let _ = write!(values, "{separator}{written}");
+pub(super) async fn prepare_insert(
+    client: &impl Cached,
+    post: &Changes,
+    returned: &'static str,
+) -> DriverResult<Statement> {
+    let insert = INSERTS.with_borrow_mut(|inserts| {
+        let defaults = defaults(post);
+        let known = inserts.iter().find(|known| known.defaults == defaults && known.returned == returned);
+        known.cloned().unwrap_or_else(|| {
+            let new = Rc::new(Insert::new(post, returned));
+            inserts.push(Rc::clone(&new));
+            new
+        })
+    });
+    client.prepare_typed_cached(&insert.sql, &insert.types).await
+}
+
+fn defaults(post: &Changes) -> u32 {
+    post.0.iter().fold(0, |bits, (_, value)| (bits << 1) | u32::from(*value == Value::Default))
+}
+
+impl Insert {
+    fn new(post: &Changes, returned: &'static str) -> Self {
+        let mut bound = Bound::default();
+        let (mut names, mut values) = (String::new(), String::new());
+        for (column, value) in &post.0 {
+            let separator = if names.is_empty() { "" } else { ", " };
+            let written = bound.add(value.bound(), |number| column.placeholder(number));
+            // Writing to a String cannot fail.
+            let _ = write!(names, "{separator}{}", column.name);
+            let _ = write!(values, "{separator}{written}");
+        }
+        let sql = format!("insert into public.sentiment_social ({names}) values ({values}) returning {returned}");
+        let types = bound.0.into_iter().map(|(_, kind)| kind).collect();
+        Self { defaults: defaults(post), returned, sql, types }
     }
-    let sql = format!("insert into public.sentiment_social ({names}) values ({values}) returning {returned}");
-    let types: Vec<Type> = bound.0.into_iter().map(|(_, kind)| kind).collect();
-    client.prepare_typed_cached(&sql, &types).await
 }
 
 /// Inserts a whole post and returns what was prepared. The statement is sent when this is first polled.
@@ -86,9 +125,9 @@ pub(super) async fn delete(client: &impl Cached, id: i64) -> DriverResult<()> {
 
 /// The position after everything that was committed on this connection: the token's. Ask after the commit.
 pub(super) async fn position(client: &impl Cached) -> DriverResult<Option<Lsn>> {
-    let statement = client.prepare_cached("select pg_current_wal_insert_lsn()::text").await?;
-    let text: String = client.query_one(&statement, &[]).await?.try_get(0)?;
-    Ok(text.parse().ok())
+    let statement = client.prepare_cached("select pg_current_wal_insert_lsn()").await?;
+    let position: Option<PgLsn> = client.query_one(&statement, &[]).await?.try_get(0)?;
+    Ok(position.map(|position| Lsn::new(position.into())))
 }
 
 /// Values in the order of their placeholders.

@@ -176,18 +176,23 @@ async fn the_rows_of_a_range_are_those_of_the_view() {
             time(0)
         ))
         .await;
-    // It is what it is for: a narrow range does not read the table, a wide one reads it once.
+    // It is what it is for: a narrow range does not read the table, a wide one reads it once. A part beside the large one, since
+    // of one part alone the view reads a range cheaply too.
+    scene.server.run("system stop merges mirror.sentiment_social").await;
+    scene.insert(&changes(&mut random, 1000, 400)).await;
     let (first, next, end) = (moment(86_400), moment(2 * 86_400), moment(DAYS * 86_400));
     let read = async |way: &str, range| {
         let facts = scene.facts(&format!("sentiment-social-{way}"), range).await;
         facts["statistics"]["rows_read"].as_u64().expect("a number")
     };
     let (flat, view) = (read("flat", (&first, &next)).await, read("view", (&first, &next)).await);
-    assert!(view >= ROWS.into() && flat < view / 4, "{flat} of {view} rows were read");
+    assert!(view >= ROWS.into() && flat < view / 2, "{flat} of {view} rows were read");
     let wide = read("flat", (&first, &end)).await;
     assert!(wide < u64::from(ROWS) * 5 / 2, "{wide} rows were read");
+    scene.compare(&mut random).await;
+    scene.server.run("system start merges mirror.sentiment_social").await;
 
-    for round in 0..6 {
+    for round in 1..6 {
         scene.insert(&changes(&mut random, 1000 * (round + 1), 400)).await;
         scene.compare(&mut random).await;
     }

@@ -117,7 +117,7 @@ impl Scene {
         let pairs = rows.iter().map(|row| {
             let Change { id, second, version, deleted } = row;
             let at = if id % 50 == version % 50 { "null".to_owned() } else { format!("'{}'", time(*second)) };
-            format!("('{}', {}, {at}, {version}, {deleted})", id % 3000, id % 7)
+            format!("('{id}', {}, {at}, {version}, {deleted})", id % 7)
         });
         let pairs: Vec<String> = pairs.collect();
         self.server.run(&format!("insert into mirror.pairs values {}", pairs.join(", "))).await;
@@ -175,6 +175,10 @@ async fn the_rows_of_a_range_are_those_of_the_view() {
              toDateTime64('{}', 6, 'UTC') + number * {step}, 1 from numbers({ROWS})",
             time(0)
         ))
+        .await;
+    scene
+        .server
+        .run("insert into mirror.pairs select toString(id), id % 7, if(id % 50 = 0, null, posted_at), _version, _deleted from mirror.sentiment_social")
         .await;
     // It is what it is for: a narrow range does not read the table, a wide one reads it once. A part beside the large one, since
     // of one part alone the view reads a range cheaply too.

@@ -3,7 +3,7 @@
 -- description: from -1 to 1; a part has its lower end and not its upper one, but for the last, which has both. Posts without a
 -- description: score are in no part. Labels and parts without posts are there with 0. `share` is the row's part of all posts of the answer.
 -- table: sentiment_social
--- span: from to
+-- range: posted_at from to
 -- param from DateTime required: first moment of posted_at that counts
 -- param to DateTime required: first moment of posted_at that no longer counts
 -- param of Enum(labels,scores) default labels: what to spread over
@@ -25,9 +25,8 @@ from (
         if({of:String} = 'labels', 0,
             least(intDiv((toInt64(ifNull(s.sentiment_score, 0) * 1000) + 1000) * toInt64({bins:UInt32}), 2000), toInt64({bins:UInt32}) - 1)) as bin,
         count() as n
-    from analytics.sentiment_social as s
-    where s.posted_at >= {from:DateTime64(6, 'UTC')} and s.posted_at < {to:DateTime64(6, 'UTC')}
-        and ({of:String} = 'labels' or s.sentiment_score is not null)
+    from {rows} as s
+    where ({of:String} = 'labels' or s.sentiment_score is not null)
         and ({platform:Nullable(String)} is null or s.platform = {platform:Nullable(String)})
         and ({topic:Nullable(String)} is null or s.topic = {topic:Nullable(String)})
         and ({lang:Nullable(String)} is null or s.lang = {lang:Nullable(String)})

@@ -4,7 +4,7 @@
 -- description: distinguish are null. `share` is the row's part of all posts of the answer, `scored` the posts that have a score,
 -- description: `mean_score` their mean, `likes`, `replies` and `shares` are sums.
 -- table: sentiment_social
--- span: from to
+-- range: posted_at from to
 -- param from DateTime required: first moment of posted_at that counts
 -- param to DateTime required: first moment of posted_at that no longer counts
 -- param platform String optional: only this platform
@@ -35,9 +35,8 @@ from (
         sum(s.likes) as likes,
         sum(s.replies) as replies,
         sum(s.shares) as shares
-    from analytics.sentiment_social as s
-    where s.posted_at >= {from:DateTime64(6, 'UTC')} and s.posted_at < {to:DateTime64(6, 'UTC')}
-        and ({platform:Nullable(String)} is null or s.platform = {platform:Nullable(String)})
+    from {rows} as s
+    where ({platform:Nullable(String)} is null or s.platform = {platform:Nullable(String)})
         and ({topic:Nullable(String)} is null or s.topic = {topic:Nullable(String)})
         and ({lang:Nullable(String)} is null or s.lang = {lang:Nullable(String)})
         and ({label:Nullable(String)} is null or s.sentiment_label = {label:Nullable(String)})

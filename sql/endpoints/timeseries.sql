@@ -4,7 +4,7 @@
 -- description: span; `group` names it, and is null for posts that have none. A bucket without posts has zeros, or nulls with
 -- description: `fill=null`; its mean_score is null.
 -- table: sentiment_social
--- span: from to
+-- range: posted_at from to
 -- param from DateTime required: first moment of posted_at that counts
 -- param to DateTime required: first moment of posted_at that no longer counts
 -- param interval Enum(minute,hour,day) default hour: length of a bucket
@@ -51,9 +51,8 @@ from (
             count() as n,
             toFloat64(ifNull(sum(s.sentiment_score), 0)) as score_sum,
             count(s.sentiment_score) as score_count
-        from analytics.sentiment_social as s
-        where s.posted_at >= {from:DateTime64(6, 'UTC')} and s.posted_at < {to:DateTime64(6, 'UTC')}
-            and ({platform:Nullable(String)} is null or s.platform = {platform:Nullable(String)})
+        from {rows} as s
+        where ({platform:Nullable(String)} is null or s.platform = {platform:Nullable(String)})
             and ({topic:Nullable(String)} is null or s.topic = {topic:Nullable(String)})
             and ({lang:Nullable(String)} is null or s.lang = {lang:Nullable(String)})
             and ({label:Nullable(String)} is null or s.sentiment_label = {label:Nullable(String)})

@@ -2,7 +2,7 @@
 -- description: One row a topic, author or hashtag, the greatest first; equal ones in the order of their names. Posts
 -- description: without the property do not count; a post with several hashtags counts once for each.
 -- table: sentiment_social
--- span: from to
+-- range: posted_at from to
 -- param from DateTime required: first moment of posted_at that counts
 -- param to DateTime required: first moment of posted_at that no longer counts
 -- param by Enum(topics,authors,hashtags) required: what to count
@@ -18,13 +18,12 @@ select
     sum(s.likes) as likes,
     sum(s.replies) as replies,
     sum(s.shares) as shares
-from analytics.sentiment_social as s
+from {rows} as s
 array join multiIf(
     {by:String} = 'topics', [s.topic],
     {by:String} = 'authors', [s.author],
     arrayDistinct(s.hashtags)) as key
-where s.posted_at >= {from:DateTime64(6, 'UTC')} and s.posted_at < {to:DateTime64(6, 'UTC')}
-    and key is not null
+where key is not null
     and ({platform:Nullable(String)} is null or s.platform = {platform:Nullable(String)})
     and ({lang:Nullable(String)} is null or s.lang = {lang:Nullable(String)})
     and ({label:Nullable(String)} is null or s.sentiment_label = {label:Nullable(String)})

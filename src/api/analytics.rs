@@ -1,5 +1,7 @@
 //! `GET /v1/analytics/{name}`: one SQL file an endpoint, on ClickHouse.
 
+use std::sync::Arc;
+
 use actix_web::dev::{AppService, HttpServiceFactory};
 use actix_web::http::header;
 use actix_web::web::{Bytes, Path};
@@ -17,7 +19,7 @@ use super::consistency::{self, Gate};
 use super::problem::{ApiError, ApiResult, Code};
 use super::query::Query;
 use super::results::{self, Format, ResultSet};
-use super::state::{State, Worker};
+use super::state::{Shared, State, Worker};
 use crate::catalog::endpoint::Endpoint;
 use crate::catalog::endpoint_parameter::Presence;
 use crate::store::clickhouse::ClickHouse;
@@ -66,7 +68,7 @@ async fn get_analytics(
     let version = gate.seen.version_of(&endpoint.tables).filter(|_| endpoint.is_pure);
     let question = Question::new(&endpoint.sql, &parameters, format);
     let key = version.map(|version| Key { question, version });
-    let compute = compute(state.shared.clickhouse.clone(), endpoint.sql.clone(), owned(&values), format);
+    let compute = compute(Arc::clone(&state.shared), endpoint.clone(), owned(&values), format);
     let freshness = consistency::freshness(&gate.seen);
     reply(&state, &request, &Subject { gate: &gate, tables: &endpoint.tables, freshness, format }, key, compute).await
 }
@@ -155,9 +157,10 @@ pub(super) fn owned(values: &[(&str, Option<String>)]) -> Owned {
     values.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
-async fn compute(clickhouse: ClickHouse, sql: String, parameters: Owned, format: Format) -> ApiResult<Computed> {
+async fn compute(shared: Arc<Shared>, endpoint: Endpoint, parameters: Owned, format: Format) -> ApiResult<Computed> {
     let began = Instant::now();
-    let bytes = select(&clickhouse, &sql, &parameters, format).await?;
+    let sql = shared.ranges.statement(&shared.clickhouse, &endpoint).await?;
+    let bytes = select(&shared.clickhouse, &sql, &parameters, format).await?;
     let body = match format {
         Format::Json => {
             serde_json::to_vec(&results::result_set(&bytes, began.elapsed())?).map_err(ApiError::internal)?.into()

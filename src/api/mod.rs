@@ -47,6 +47,7 @@ mod posts_list_sql;
 mod posts_sql;
 mod problem;
 mod query;
+mod ranges;
 mod rate_limit;
 mod replica;
 mod requests;

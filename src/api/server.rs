@@ -26,6 +26,7 @@ use super::overload::Places;
 use super::pipeline_health::PipelineHealth;
 use super::problem::{ApiResult, Problem};
 use super::query::Query;
+use super::ranges::Ranges;
 use super::rate_limit::Buckets;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
@@ -143,6 +144,7 @@ fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) ->
         buckets: Buckets::new(settings.api.rate_limit_requests, settings.api.rate_limit_window_s),
         origins: Origins::parse(&settings.api.cors_origins)?,
         endpoints,
+        ranges: Ranges::default(),
         daily: endpoints::daily()?,
         aggregates: store::aggregates::all(&settings.etl.aggregates_dir)?,
         answers: Answers::new(settings.api.cache_entries_max, settings.api.cache_bytes_max, Handle::current()),

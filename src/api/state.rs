@@ -19,6 +19,7 @@ use super::durations::Durations;
 use super::overload::Places;
 use super::pipeline_health::PipelineHealth;
 use super::problem::{ApiError, ApiResult, Code};
+use super::ranges::Ranges;
 use super::rate_limit::Buckets;
 use super::replica::Replica;
 use crate::catalog::Aggregate;
@@ -49,6 +50,8 @@ pub(super) struct Shared {
     pub origins: Origins,
     /// Analytics endpoints by name.
     pub endpoints: Vec<Endpoint>,
+    /// How the rows of their ranges are read.
+    pub ranges: Ranges,
     /// The statement behind `/v1/stats/daily`.
     pub daily: Endpoint,
     /// The aggregates that are built day by day.

@@ -9,6 +9,7 @@ use crate::domain::RunDate;
 use crate::store::clickhouse::ClickHouse;
 use crate::store::day_states::{self, DayStates};
 use crate::store::mirror_day::{self, MirrorTable};
+use crate::store::moments::Moments;
 
 /// Days that one request may have computed: each costs a look at the table's bucket column, and its own rows.
 const LIVE_DAYS_MAX: usize = 100;
@@ -21,6 +22,8 @@ pub(super) struct Plan {
     /// Days that come from the mirror: changed since their build, or not built.
     pub live: BTreeSet<RunDate>,
     mirror: Option<MirrorTable>,
+    /// Where to look for rows without it.
+    moments: Option<Moments>,
 }
 
 impl Plan {
@@ -35,7 +38,7 @@ impl Plan {
         to: &str,
     ) -> ApiResult<Self> {
         let states = day_states::read(clickhouse, aggregate, from, to).await?;
-        Ok(Self { states, live: BTreeSet::new(), mirror: None })
+        Ok(Self { states, live: BTreeSet::new(), mirror: None, moments: None })
     }
 
     /// Days whose build has everything as they were built, the others from the mirror.
@@ -50,12 +53,15 @@ impl Plan {
     ) -> ApiResult<Self> {
         let mut plan = Self::of_builds(clickhouse, aggregate, from, to).await?;
         plan.mirror = MirrorTable::find(clickhouse, aggregate).await?;
+        if plan.mirror.is_none() {
+            plan.moments = Moments::find(clickhouse, &aggregate.table).await?;
+        }
         let mut days = plan.states.known();
         if days.len() < days_of(from, to) || days.iter().any(|day| !plan.states.is_clean(*day)) {
             let built = plan.states.builds.len();
             let limit = LIVE_DAYS_MAX + built + 1;
-            let with_rows =
-                day_states::days_with_rows(clickhouse, aggregate, plan.mirror.as_ref(), (from, to), limit).await?;
+            let versions = plan.versions(aggregate);
+            let with_rows = day_states::days_with_rows(clickhouse, aggregate, &versions, (from, to), limit).await?;
             days.extend(&with_rows);
             // A marked day without a build whose rows have all gone has nothing to show.
             days.retain(|day| with_rows.contains(day) || plan.states.builds.contains_key(day));
@@ -69,6 +75,13 @@ impl Plan {
             return Err(ApiError::new(Code::ResultTooLarge, detail));
         }
         Ok(plan)
+    }
+
+    /// Something that has every version of every row, or else the current rows.
+    fn versions(&self, aggregate: &Aggregate) -> String {
+        let moments = || self.moments.as_ref().and_then(|moments| moments.with(&aggregate.bucket_column));
+        let versions = self.mirror.as_ref().map(MirrorTable::versions).or_else(moments);
+        versions.map_or_else(|| aggregate.table.quoted_clickhouse("analytics"), str::to_owned)
     }
 
     /// Something to select from in place of `analytics.NAME`, without `build_id`, and the values of its parameters.
@@ -95,7 +108,7 @@ impl Plan {
             let suffix = format!("_{number}");
             let rows = match &self.mirror {
                 Some(mirror) => mirror.rows(&suffix),
-                None => mirror_day::rows_of_view(aggregate, &suffix),
+                None => mirror_day::rows_of_view(aggregate, self.moments.as_ref(), &suffix),
             };
             let select = aggregate.select.replace("{bucket:", &format!("{{bucket{suffix}:")).replace(SOURCE, &rows);
             let nothing = if self.live.is_empty() { " where 0" } else { "" };
@@ -142,7 +155,7 @@ mod tests {
             rows_in: 1,
             rows_out: 1,
         };
-        let mut plan = Plan { states: DayStates::default(), live: BTreeSet::new(), mirror: None };
+        let mut plan = Plan { states: DayStates::default(), live: BTreeSet::new(), mirror: None, moments: None };
         assert_eq!(plan.source(&aggregate, "2014-01-01").0.matches("where 0").count(), 1, "nothing is built");
         plan.states.builds.insert(day, build);
         let whole = (format!("({})", aggregate.newest_rows()), Vec::new());

@@ -3,10 +3,14 @@
 use super::Table;
 use super::block::META_COLUMNS;
 use super::evolution::column_comment;
-use crate::domain::quote_clickhouse;
+use crate::domain::{TableName, quote_clickhouse};
 
 /// Settings of every table whose rows must survive a power cut once they are acknowledged.
 pub const CHECKPOINT_SETTINGS: &str = "fsync_after_insert = 1, fsync_part_directory = 1";
+
+/// A range of times finds its parts of the mirror by their least and greatest value of every column of times, whatever becomes of
+/// the columns. The sink leaves the indexes to merges (`src/cdc/adapters.rs`).
+const INDEX_SETTING: &str = "add_minmax_index_for_temporal_columns = 1";
 
 /// Names of the columns of the mirror table, in order.
 pub fn mirror_columns(table: &Table) -> Vec<&str> {
@@ -24,7 +28,7 @@ pub fn create_mirror(table: &Table) -> String {
     let columns: Vec<String> = own.chain(meta).collect();
     let key: Vec<String> = table.key_columns().map(|column| quote_clickhouse(column.name())).collect();
     format!(
-        "create table if not exists {} (\n{}\n) engine = ReplacingMergeTree(_version, _deleted) order by ({})\nsettings {CHECKPOINT_SETTINGS}\ncomment {}",
+        "create table if not exists {} (\n{}\n) engine = ReplacingMergeTree(_version, _deleted) order by ({})\nsettings {CHECKPOINT_SETTINGS}, {INDEX_SETTING}\ncomment {}",
         table.name().quoted_clickhouse("mirror"),
         columns.join(",\n"),
         key.join(", "),
@@ -45,6 +49,32 @@ pub fn create_view(table: &Table) -> String {
     )
 }
 
+/// Name, in the database `platform`, of the view that `create_moments` makes.
+pub fn moments_name(table: &TableName) -> String {
+    format!("moments_{}", table.mirror_name())
+}
+
+/// `CREATE VIEW` of the keys and times of every version of every row: where to look for the rows of a range. A view, so that who may
+/// not read the mirror can read ranges as cheaply. Its comment is the key: names of columns as JSON.
+pub fn create_moments(table: &Table) -> String {
+    let times = table.columns().iter().filter(|column| !column.is_key() && is_time(&column.codec().clickhouse_type()));
+    let columns: Vec<String> = table.key_columns().chain(times).map(|column| quote_clickhouse(column.name())).collect();
+    let key: Vec<&str> = table.key_columns().map(super::TableColumn::name).collect();
+    format!(
+        "create or replace view platform.{} as select {} from {} comment {}",
+        quote_clickhouse(&moments_name(table.name())),
+        columns.join(", "),
+        table.name().quoted_clickhouse("mirror"),
+        quote_text(&serde_json::json!(key).to_string()),
+    )
+}
+
+/// Whether values of this type of ClickHouse are dates or moments.
+pub fn is_time(kind: &str) -> bool {
+    let bare = kind.strip_prefix("Nullable(").unwrap_or(kind);
+    bare.starts_with("Date")
+}
+
 /// A text as a literal, for the statements that take no parameters.
 pub(super) fn quote_text(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
@@ -55,7 +85,6 @@ mod tests {
     use super::super::table::{ColumnRow, TableRow};
     use super::super::{Refusal, Relation, Rules, Table, TypeRow};
     use super::*;
-    use crate::domain::TableName;
 
     fn column(name: &str, kind: &str, not_null: bool, key_position: Option<usize>) -> ColumnRow {
         let type_row = TypeRow { name: kind.into(), kind: 'b', modifier: -1, element: None };
@@ -77,6 +106,7 @@ mod tests {
             column("b", "text", false, None),
             column("seq", "int4", true, Some(1)),
             column("tenant", "text", true, Some(0)),
+            column("at", "timestamptz", false, None),
         ];
         for (column, attnum) in columns.iter_mut().zip(1..) {
             column.attnum = attnum;
@@ -98,6 +128,10 @@ mod tests {
         let mirror = create_mirror(&table);
         assert!(mirror.contains("order by (`tenant`, `seq`)") && mirror.contains("`b` Nullable(String)"), "{mirror}");
         assert!(create_view(&table).contains(r"where table = 'it\'s')"));
+        assert_eq!(
+            create_moments(&table),
+            "create or replace view platform.`moments_it's` as select `tenant`, `seq`, `at` from `mirror`.`it's` comment '[\"tenant\",\"seq\"]'"
+        );
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! with the file and the line, so that no endpoint is served that differs from its description.
 
 use super::endpoint_parameter::{Parameter, Presence, Type};
+use super::endpoint_range::Range;
+use super::endpoint_sql::placeholders;
 
 /// One analytics endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,10 +22,12 @@ pub struct Endpoint {
     pub parameters: Vec<Parameter>,
     /// Two parameters of which the first must be the earlier one.
     pub span: Option<(String, String)>,
+    /// What `{rows}` stands for in the SELECT.
+    pub range: Option<Range>,
     /// Whether its answer depends on nothing but its tables and parameters, so that it may be given again: not when the header says
     /// `-- cache: off`, nor when the SELECT asks for the time, chance or the server.
     pub is_pure: bool,
-    /// The SELECT, without the header.
+    /// The SELECT, without the header, with its `{rows}`.
     pub sql: String,
     /// Line of the file on which the SELECT begins, counted from 1.
     pub first_line: usize,
@@ -61,6 +65,7 @@ impl Endpoint {
             tables: Vec::new(),
             parameters: Vec::new(),
             span: None,
+            range: None,
             is_pure: true,
             sql: String::new(),
             first_line: 1,
@@ -68,7 +73,7 @@ impl Endpoint {
         let mut header_lines = 0;
         for (at, line) in text.lines().enumerate() {
             let Some(comment) = line.strip_prefix("--") else { break };
-            endpoint.read_line(comment.trim()).map_err(|text| error(at + 1, text))?;
+            endpoint.read_line(comment.trim(), at + 1).map_err(|text| error(at + 1, text))?;
             header_lines = at + 1;
         }
         endpoint.sql = text.lines().skip(header_lines).collect::<Vec<_>>().join("\n").trim().to_owned();
@@ -76,11 +81,12 @@ impl Endpoint {
         endpoint.first_line = header_lines + blank + 1;
         endpoint.is_pure &= !asks_the_moment(&endpoint.sql);
         endpoint.check().map_err(|text| error(header_lines.max(1), text))?;
+        endpoint.check_range(text, header_lines).map_err(|(line, text)| error(line, text))?;
         check_placeholders(&endpoint, text, header_lines).map_err(|(line, text)| error(line, text))?;
         Ok(endpoint)
     }
 
-    fn read_line(&mut self, comment: &str) -> Result<(), String> {
+    fn read_line(&mut self, comment: &str, at: usize) -> Result<(), String> {
         if comment.is_empty() {
             return Ok(());
         }
@@ -107,10 +113,12 @@ impl Endpoint {
                 [from, to] => self.span = Some(((*from).to_owned(), (*to).to_owned())),
                 _ => return Err("write `-- span: FROM TO`, two parameters".to_owned()),
             },
+            "range" if self.range.is_some() => return Err("there is already a range".to_owned()),
+            "range" => self.range = Some(Range::parse(value, at)?),
             _ => {
                 return Err(format!(
                     "{key:?} is not known here; a header line is `-- summary: …`, `-- description: …`, `-- table: NAME`, \
-                     `-- span: FROM TO`, `-- cache: off` or `-- param NAME TYPE required|optional|default VALUE [min N] [max N]: …`"
+                     `-- span: FROM TO`, `-- range: COLUMN FROM TO`, `-- cache: off` or `-- param NAME TYPE required|optional|default VALUE [min N] [max N]: …`"
                 ));
             }
         }
@@ -265,35 +273,15 @@ fn check_placeholders(endpoint: &Endpoint, text: &str, header_lines: usize) -> R
             used.push(name);
         }
     }
+    if let Some(range) = &endpoint.range {
+        used.extend([range.from.as_str(), range.to.as_str()]);
+    }
     match endpoint.parameters.iter().find(|parameter| !used.contains(&parameter.name.as_str())) {
         Some(unused) => {
             Err((header_lines, format!("the SELECT does not use {{{}:{}}}", unused.name, unused.clickhouse())))
         }
         None => Ok(()),
     }
-}
-
-/// The `{name:Type}` of one line of SQL, outside of strings and comments. A placeholder does not span lines.
-fn placeholders(line: &str) -> Vec<(&str, &str)> {
-    let mut found = Vec::new();
-    let mut in_string = false;
-    let mut rest = line;
-    while let Some(at) = rest.find(['\'', '{', '-']) {
-        let (before_end, after) = (rest.get(at..).unwrap_or_default(), rest.get(at + 1..).unwrap_or_default());
-        rest = after;
-        if before_end.starts_with('\'') {
-            in_string = !in_string;
-        } else if !in_string && before_end.starts_with("--") {
-            break;
-        } else if !in_string && before_end.starts_with('{') {
-            let Some((inside, behind)) = after.split_once('}') else { break };
-            if let Some((name, kind)) = inside.split_once(':') {
-                found.push((name.trim(), kind.trim()));
-            }
-            rest = behind;
-        }
-    }
-    found
 }
 
 #[cfg(test)]

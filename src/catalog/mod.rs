@@ -25,6 +25,8 @@ mod debezium_tests;
 mod decimal;
 pub mod endpoint;
 pub mod endpoint_parameter;
+pub mod endpoint_range;
+mod endpoint_sql;
 mod evolution;
 #[cfg(test)]
 mod evolution_tests;
@@ -45,7 +47,7 @@ pub use block::{Appended, Block, META_COLUMNS, RowError, RowMeta};
 pub use bucket_unit::BucketUnit;
 pub use codec::{CellError, Codec};
 pub use column::Column;
-pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_view, mirror_columns};
+pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_moments, create_view, is_time, mirror_columns, moments_name};
 pub use evolution::{Comparison, Evolution, Mirror, MirrorColumn, comment_relation, compare, drop_mirror, follow};
 pub use json_row::{Placeholder, ReadRow, RowReader};
 pub use mapping::{Inexact, MappingError, Rules};

@@ -191,21 +191,19 @@ fn write_new(new: &New, settings: &Settings) -> anyhow::Result<()> {
 
 fn template(new: &New) -> String {
     let New { table, time, .. } = new;
-    let time = crate::domain::quote_clickhouse(time);
-    let shown = crate::domain::quote_clickhouse(table);
+    let quoted = crate::domain::quote_clickhouse(time);
     format!(
         "-- summary: Rows a day\n\
          -- description: One row a day that has rows, the earliest first.\n\
          -- table: {table}\n\
-         -- span: from to\n\
+         -- range: {time} from to\n\
          -- param from DateTime required: first moment that counts\n\
          -- param to DateTime required: first moment that no longer counts\n\
          -- param limit UInt32 default 100 min 1 max 10000: rows of the answer\n\
          select\n    \
-             toDate32({time}) as day,\n    \
+             toDate32({quoted}) as day,\n    \
              count() as rows_found\n\
-         from analytics.{shown}\n\
-         where {time} >= {{from:DateTime64(6, 'UTC')}} and {time} < {{to:DateTime64(6, 'UTC')}}\n\
+         from {{rows}}\n\
          group by day\n\
          order by day\n\
          limit {{limit:UInt32}}\n"
@@ -224,7 +222,8 @@ mod tests {
     fn a_new_file_is_right() {
         let endpoint = endpoints_check::parse("orders-by-day", &template(&new("orders-by-day"))).expect("right");
         assert_eq!(endpoint.tables, ["shop.orders"]);
-        assert!(endpoint.sql.contains("from analytics.`shop.orders`"), "{}", endpoint.sql);
+        let (table, range) = endpoint.ranged_table().expect("a range");
+        assert_eq!((table.mirror_name().as_str(), range.column.as_str()), ("shop.orders", "placed_at"));
         assert_eq!(listed(&endpoint).parameters, ["from:DateTime", "to:DateTime", "limit:UInt32=100"]);
     }
 

@@ -6,6 +6,7 @@ pub mod connector;
 pub mod dead_letters;
 pub mod endpoints;
 mod endpoints_check;
+mod endpoints_range;
 pub mod etl;
 mod etl_runs;
 mod etl_verify;

@@ -7,7 +7,6 @@ use serde::Deserialize;
 
 use super::checkpoint::{parse_time, text};
 use super::clickhouse::{ClickHouse, Error};
-use super::mirror_day::MirrorTable;
 use crate::catalog::Aggregate;
 use crate::domain::{Lsn, RunDate, quote_clickhouse};
 
@@ -112,15 +111,15 @@ async fn builds(clickhouse: &ClickHouse, parameters: &[(&str, &str)]) -> Result<
     builds.collect()
 }
 
-/// Days of the span in which some version of some row lies, at most `limit`: a day that is not among them has no row. Of the mirror
-/// these may be more than the days of the current rows.
+/// Days of the span in which some row of `table` lies, at most `limit`: the view of the aggregate's table, or something that has every
+/// version of every row, in which they may be more than the days of the current rows.
 ///
 /// # Errors
 /// ClickHouse's.
 pub async fn days_with_rows(
     clickhouse: &ClickHouse,
     aggregate: &Aggregate,
-    mirror: Option<&MirrorTable>,
+    table: &str,
     (from, to): (&str, &str),
     limit: usize,
 ) -> Result<BTreeSet<RunDate>, Error> {
@@ -128,8 +127,6 @@ pub async fn days_with_rows(
     struct Row {
         day: String,
     }
-    let view = aggregate.table.quoted_clickhouse("analytics");
-    let table = mirror.map_or(view.as_str(), MirrorTable::versions);
     let column = quote_clickhouse(&aggregate.bucket_column);
     let sql = format!(
         "select distinct toDate32({column}) as day from {table} where {column} >= toDateTime64({{from:Date32}}, 6, 'UTC') \

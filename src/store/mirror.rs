@@ -8,7 +8,8 @@ use super::checkpoint::text;
 use super::clickhouse::{ClickHouse, Error};
 use super::replication::LogIdentity;
 use crate::catalog::{
-    Block, Evolution, Mirror, MirrorColumn, Table, comment_relation, create_mirror, create_view, drop_mirror, follow,
+    Block, Evolution, Mirror, MirrorColumn, Table, comment_relation, create_mirror, create_moments, create_view,
+    drop_mirror, follow,
 };
 use crate::domain::{Lsn, TableName, Version};
 
@@ -97,6 +98,7 @@ pub async fn prepare_table(clickhouse: &ClickHouse, table: &Table) -> Result<(),
     clickhouse.execute(&create_mirror(table), &[]).await?;
     failpoint!("load.mirror-made");
     clickhouse.execute(&create_view(table), &[]).await?;
+    clickhouse.execute(&create_moments(table), &[]).await?;
     failpoint!("load.view-made");
     Ok(())
 }
@@ -114,6 +116,7 @@ pub async fn evolve(clickhouse: &ClickHouse, evolution: &Evolution) -> Result<()
     }
     failpoint!("structure.before-view");
     clickhouse.execute(&create_view(&evolution.table), &[]).await?;
+    clickhouse.execute(&create_moments(&evolution.table), &[]).await?;
     failpoint!("structure.before-comment");
     // Last: what came before is compared again until this stands.
     clickhouse.execute(&comment_relation(&evolution.table), &[]).await?;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::aggregates::{failed, failed_in};
 use super::clickhouse::{ClickHouse, Error};
 use super::mirror;
+use super::moments::{self, Moments};
 use crate::catalog::{Aggregate, Check, SOURCE};
 use crate::domain::{Failure, RunDate, Version, quote_clickhouse};
 
@@ -62,10 +63,10 @@ impl MirrorTable {
     }
 }
 
-/// The same through the view, for users that may not read the mirror: exact too, but its cost grows with the table.
-pub fn rows_of_view(aggregate: &Aggregate, suffix: &str) -> String {
+/// The same through the view, for users that may not read the mirror: exact too, and without `moments` at the cost of the table.
+pub fn rows_of_view(aggregate: &Aggregate, moments: Option<&Moments>, suffix: &str) -> String {
     let bucket = bucket(&quote_clickhouse(&aggregate.bucket_column), suffix);
-    format!("(select * from {} where {bucket})", aggregate.table.quoted_clickhouse("analytics"))
+    moments::rows(&aggregate.table, moments, &aggregate.bucket_column, &bucket)
 }
 
 fn bucket(column: &str, suffix: &str) -> String {

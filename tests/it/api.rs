@@ -23,6 +23,7 @@ mod operations;
 mod pages;
 mod pipeline_down;
 mod posts;
+mod ranges;
 mod raw_sockets;
 mod rights;
 mod roles;

@@ -56,6 +56,7 @@ async fn a_new_file_works_and_a_wrong_one_is_named_with_its_line() {
     assert_eq!(run(None, &folder, &["new", "Posts"]).code, Some(2));
 
     let head = "-- summary: x\n-- table: sentiment_social\n";
+    let range = "-- range: COLUMN from to\n-- param from Date required: x\n-- param to Date required: x\n";
     for (name, sql, line, problem, remedy) in [
         ("header", "-- tabel: x\nselect 1".to_owned(), 1, "\"tabel\" is not known", "docs/endpoints.md"),
         (
@@ -66,6 +67,27 @@ async fn a_new_file_works_and_a_wrong_one_is_named_with_its_line() {
             "syntax",
         ),
         ("column", format!("{head}select nothing from analytics.sentiment_social"), 3, "nothing", "describe table"),
+        (
+            "range",
+            format!("{head}{range}select count() from {{rows}}").replace("COLUMN", "posted"),
+            3,
+            "no column posted",
+            "times: posted_at",
+        ),
+        (
+            "time",
+            format!("{head}{range}select count() from {{rows}}").replace("COLUMN", "author"),
+            3,
+            "author as Nullable(String)",
+            "posted_at",
+        ),
+        (
+            "rows",
+            format!("{head}{range}select\n  nothing from {{rows}}").replace("COLUMN", "posted_at"),
+            6,
+            "nothing",
+            "describe table",
+        ),
         ("table", format!("{head}select count() from analytics.nowhere"), 3, "nowhere", "platform load"),
         ("other", format!("{head}select count() from system.one"), 1, "does not read", "remove `-- table"),
         (

@@ -72,6 +72,12 @@ pub(super) fn violates(error: &tokio_postgres::Error, constraint: &str) -> bool 
     error.as_db_error().and_then(DbError::constraint) == Some(constraint)
 }
 
+/// Whether PostgreSQL refused a statement because of a row of it or of a lock that a row needs: it is rolled back, and other rows may
+/// be written without that one.
+pub(super) fn refuses_a_row(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|state| ["22", "23", "40", "54", "55"].iter().any(|class| state.code().starts_with(class)))
+}
+
 impl From<AcquireError> for ApiError {
     fn from(error: AcquireError) -> Self {
         match error {

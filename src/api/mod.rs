@@ -54,6 +54,7 @@ mod requests;
 mod results;
 mod runs;
 mod server;
+mod shared_inserts;
 mod state;
 mod stats;
 mod stats_days;

@@ -4,11 +4,13 @@ use actix_web::http::{StatusCode, header};
 use actix_web::web::{Bytes, Payload};
 use actix_web::{FromRequest, HttpRequest, HttpResponse, delete, get, patch, post, put};
 use futures_util::future::{Ready, ready};
+use tokio::time::Instant;
 use tokio_postgres::Row;
 
 use super::auth::{Caller, Read, Write};
 use super::body::{self, Members, merge_patch};
 use super::conditions::{IfMatch, Prefer, negotiate, none_match};
+use super::context;
 use super::fallback;
 use super::idempotency::{Answer, IdempotencyKey};
 use super::post::{Post, PostInput, PostPatch};
@@ -17,6 +19,7 @@ use super::post_json::{self, Fields};
 use super::posts_sql;
 use super::problem::{ApiError, ApiResult, Code, Problem};
 use super::query::Query;
+use super::shared_inserts::{Slot, Turn};
 use super::state::{State, Worker};
 use crate::domain::{Lsn, Token};
 use crate::store::pool::Connection;
@@ -86,7 +89,10 @@ pub(crate) async fn create_post(
     let body = body::read(&request, payload, &[JSON], state.shared.body_limit()).await?;
     let key = IdempotencyKey::of(&request, &caller.key_prefix, &body)?;
     let post = Changes::whole(Members::parse(&body)?)?;
-    let created = state.query(async |client| create(client, &post, key.as_ref(), prefer.minimal).await).await?;
+    let created = match key {
+        Some(key) => state.query(async |client| create_once(client, &post, &key).await).await?,
+        None => create(&state, post, prefer.minimal).await?,
+    };
     Ok(created.respond(&state, prefer.minimal))
 }
 
@@ -118,23 +124,32 @@ impl Written {
     }
 }
 
-/// With a key the whole answer is made, because it is kept for whoever repeats the request.
-async fn create(
-    client: &mut Connection,
-    post: &Changes,
-    key: Option<&IdempotencyKey>,
-    minimal: bool,
-) -> ApiResult<Written> {
-    let Some(key) = key else {
-        // Sent one behind the other: the position is asked for after the insert has committed, in one round trip. Prepared
-        // before: an insert that had to wait for that would be sent behind it.
-        let returned = if minimal { posts_sql::IDENTITY } else { posts_sql::COLUMNS };
-        let statement = posts_sql::prepare_insert(client, post, returned).await?;
-        let insert = posts_sql::insert(&***client, &statement, post);
-        let (row, position) = tokio::join!(biased; insert, posts_sql::position(client));
-        let answer = created(&row.map_err(creation_error)?, minimal)?;
-        return Ok(Written { answer, position: position?, replayed: false });
-    };
+/// By itself while few create posts, else in one statement with others.
+async fn create(state: &Worker, post: Changes, minimal: bool) -> ApiResult<Written> {
+    let began = Instant::now();
+    let turn = state.limited(state.creations.turn(post, minimal)).await;
+    context::add_database_time(began.elapsed());
+    match turn? {
+        Turn::Written(row, position) => Ok(Written { answer: created(&row, minimal)?, position, replayed: false }),
+        Turn::Alone(post, slot) => {
+            Slot::hold(slot, state.query(async |client| create_alone(client, &post, minimal).await)).await
+        }
+    }
+}
+
+async fn create_alone(client: &mut Connection, post: &Changes, minimal: bool) -> ApiResult<Written> {
+    // Sent one behind the other: the position is asked for after the insert has committed, in one round trip. Prepared
+    // before: an insert that had to wait for that would be sent behind it.
+    let returned = if minimal { posts_sql::IDENTITY } else { posts_sql::COLUMNS };
+    let statement = posts_sql::prepare_insert(client, post, returned).await?;
+    let insert = posts_sql::insert(&***client, &statement, post);
+    let (row, position) = tokio::join!(biased; insert, posts_sql::position(client));
+    let answer = created(&row.map_err(creation_error)?, minimal)?;
+    Ok(Written { answer, position: position?, replayed: false })
+}
+
+/// The whole answer is made, because it is kept for whoever repeats the request.
+async fn create_once(client: &mut Connection, post: &Changes, key: &IdempotencyKey) -> ApiResult<Written> {
     let transaction = client.transaction().await?;
     if let Some(answer) = key.begin(&transaction).await? {
         transaction.rollback().await?;

@@ -1,6 +1,7 @@
 //! The statements behind a batch: one INSERT for all posts, from one array a column.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use chrono::{DateTime, Utc};
 use deadpool_postgres::GenericClient as Cached;
@@ -10,6 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row, Statement};
 
 use super::post_input::{COLUMNS, Changes, Kind, Value};
+use super::posts_sql;
 
 type DriverResult<T> = Result<T, tokio_postgres::Error>;
 
@@ -86,7 +88,20 @@ fn array_text(texts: &[String]) -> String {
     format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
 }
 
-fn sql(taken: Taken) -> String {
+/// What a shared insertion returns of each post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// Enough for an answer without a body.
+    Identity,
+    /// `posts_sql::COLUMNS`.
+    Post,
+}
+
+/// How long a shared insertion waits for a row that another transaction holds, before its posts are tried one by one: those who
+/// share it must not wait for the one that meets the lock.
+const LOCK_WAIT_MS: u32 = 100;
+
+fn sql(taken: Taken, returned: &str, beside: &str) -> String {
     let names: Vec<&str> = COLUMNS.iter().map(|column| column.name).collect();
     let arrays = COLUMNS.iter().enumerate().map(|(at, column)| {
         let kind = match column.kind {
@@ -110,7 +125,7 @@ fn sql(taken: Taken) -> String {
     };
     format!(
         "insert into public.sentiment_social ({names}) select {values} from unnest({arrays}) with ordinality \
-         as item ({names}, ordinal) order by ordinal {conflict}returning platform, post_id, id, row_version",
+         as item ({names}, ordinal){beside} order by ordinal {conflict}returning {returned}",
         names = names.join(", "),
         values = values.collect::<Vec<_>>().join(", "),
         arrays = arrays.collect::<Vec<_>>().join(", ")
@@ -122,7 +137,52 @@ fn sql(taken: Taken) -> String {
 /// # Errors
 /// The driver's.
 pub(super) async fn prepare(client: &impl Cached, taken: Taken) -> DriverResult<Statement> {
-    client.prepare_cached(&sql(taken)).await
+    client.prepare_cached(&sql(taken, "platform, post_id, id, row_version", "")).await
+}
+
+thread_local! {
+    /// The texts of `prepare_shared`, because writing them costs more than finding the statement.
+    static SHARED: [Rc<str>; 2] = {
+        let limit = format!(" cross join set_config('lock_timeout', '{LOCK_WAIT_MS}ms', true)");
+        [posts_sql::COLUMNS, "id, platform, post_id, row_version"]
+            .map(|returned| Rc::from(sql(Taken::LeftOut, returned, &limit)))
+    };
+}
+
+/// The statement that `insert_shared` executes, prepared once a connection. Its lock timeout ends with it.
+///
+/// # Errors
+/// The driver's.
+pub(super) async fn prepare_shared(client: &impl Cached, returned: Returned) -> DriverResult<Statement> {
+    let sql = SHARED.with(|[post, identity]| Rc::clone(if returned == Returned::Post { post } else { identity }));
+    client.prepare_cached(&sql).await
+}
+
+/// Inserts whole posts of several requests in one statement, and returns the row of each that was not there yet; of posts with one
+/// identity the first gets it. The statement is sent when the future is polled first.
+///
+/// # Errors
+/// The driver's; then nothing is written.
+pub(super) async fn insert_shared(
+    client: &impl GenericClient,
+    statement: &Statement,
+    posts: &[&Changes],
+) -> DriverResult<Vec<Option<Row>>> {
+    let rows = query(client, statement, posts).await?;
+    let mut places: HashMap<(&str, &str), usize> = HashMap::with_capacity(rows.len());
+    for (at, row) in rows.iter().enumerate() {
+        places.insert((row.try_get("platform")?, row.try_get("post_id")?), at);
+    }
+    let places: Vec<Option<usize>> = posts.iter().map(|post| places.remove(&post.identity())).collect();
+    let mut rows: Vec<Option<Row>> = rows.into_iter().map(Some).collect();
+    Ok(places.into_iter().map(|at| rows.get_mut(at?).and_then(Option::take)).collect())
+}
+
+async fn query(client: &impl GenericClient, statement: &Statement, posts: &[&Changes]) -> DriverResult<Vec<Row>> {
+    let arrays: Vec<Array<'_>> =
+        COLUMNS.iter().enumerate().map(|(at, column)| Array::of(column.kind, at, posts)).collect();
+    let bound: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(Array::bound).collect();
+    client.query(statement, &bound).await
 }
 
 /// Inserts whole posts in their order, all of them in one statement, and returns what became of each. The statement is sent
@@ -135,10 +195,7 @@ pub(super) async fn insert(
     statement: &Statement,
     posts: &[&Changes],
 ) -> DriverResult<Vec<Option<Created>>> {
-    let arrays: Vec<Array<'_>> =
-        COLUMNS.iter().enumerate().map(|(at, column)| Array::of(column.kind, at, posts)).collect();
-    let bound: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(Array::bound).collect();
-    let rows = client.query(statement, &bound).await?;
+    let rows = query(client, statement, posts).await?;
     let created: HashMap<(&str, &str), Created> = rows.iter().map(created).collect::<DriverResult<_>>()?;
     Ok(posts.iter().map(|post| created.get(&post.identity()).copied()).collect())
 }
@@ -191,9 +248,10 @@ mod tests {
 
     #[test]
     fn the_statement_has_every_column() {
-        let sql = sql(Taken::LeftOut);
+        let sql = sql(Taken::LeftOut, "id", " cross join one");
         assert!(sql.contains("$16::timestamptz[]") && sql.contains("coalesce(likes, 0)"), "{sql}");
-        assert!(sql.contains("on conflict (platform, post_id) do nothing returning"), "{sql}");
+        assert!(sql.contains("on conflict (platform, post_id) do nothing returning id"), "{sql}");
+        assert!(sql.contains("ordinal) cross join one order by ordinal on conflict"), "{sql}");
         assert_eq!(COLUMNS.len(), 16);
     }
 

@@ -29,6 +29,7 @@ use super::query::Query;
 use super::ranges::Ranges;
 use super::rate_limit::Buckets;
 use super::replica::Replica;
+use super::shared_inserts::SharedInserts;
 use super::state::{Shared, State, Worker};
 use super::{
     analytics, consistency_resource, dead_letters, endpoints, events, fallback, health, idempotency, keys, lag,
@@ -180,14 +181,15 @@ fn worker(shared: &Arc<Shared>, postgres: &config::Postgres, limits: Limits) -> 
     let pool = Pool::new(postgres, limits).expect("settings that were checked at the start");
     shared.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
     let api = &shared.settings;
-    let part = |all: usize| Places::new(all.div_ceil(worker_count(api.workers)));
+    let part = |all: usize| all.div_ceil(worker_count(api.workers));
     web::Data::new(Worker {
         shared: Arc::clone(shared),
+        creations: SharedInserts::new(pool.clone(), part(api.postgres_waiting_max)),
         pool,
         keys: KeyCache::default(),
         durations: Durations::default(),
-        in_flight: part(api.in_flight_max),
-        waiting: part(api.postgres_waiting_max),
+        in_flight: Places::new(part(api.in_flight_max)),
+        waiting: Places::new(part(api.postgres_waiting_max)),
     })
 }
 

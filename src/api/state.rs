@@ -22,6 +22,7 @@ use super::problem::{ApiError, ApiResult, Code};
 use super::ranges::Ranges;
 use super::rate_limit::Buckets;
 use super::replica::Replica;
+use super::shared_inserts::SharedInserts;
 use crate::catalog::Aggregate;
 use crate::catalog::endpoint::Endpoint;
 use crate::config;
@@ -93,6 +94,8 @@ pub(super) struct Worker {
     pub in_flight: Places,
     /// Places of requests that wait for a connection.
     pub waiting: Places,
+    /// Posts that are being created.
+    pub creations: SharedInserts,
 }
 
 impl std::fmt::Debug for Shared {

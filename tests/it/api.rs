@@ -117,7 +117,8 @@ impl Api {
 
     async fn start_with(change: impl FnOnce(&mut Settings)) -> Self {
         // The cause of a 5xx is in the log only. Whoever comes first sets it up for all.
-        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).try_init();
+        let log = tracing_subscriber::fmt().with_env_filter("platform=warn").with_ansi(false);
+        let _ = log.with_writer(std::io::stderr).try_init();
         let settings = Self::settings(change).await;
         let shutdown = Shutdown::manual();
         let running = api::start(&settings, &shutdown).await.unwrap_or_else(|error| panic!("{error:#}"));

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use platform::api;
 use platform::store::clickhouse::ClickHouse;
+use platform::store::moments::{self, Moments};
 
 use crate::figures::{Line, knob, line, median, ms};
 use crate::load_generator::load;
@@ -38,6 +39,9 @@ async fn uncached(stack: &Stack, server: &Server) -> Line {
             other => (other, None),
         })
         .collect();
+    let (table, _) = summary.ranged_table().expect("a range");
+    let known = Moments::find(&clickhouse, &table).await.expect("looked up");
+    let sql = summary.statement(|table, range| moments::rows(table, known.as_ref(), &range.column, &range.condition()));
     let (mut ours, mut engine) = (Vec::new(), Vec::new());
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let url = format!("http://{}{PATH}", server.address);
@@ -45,7 +49,7 @@ async fn uncached(stack: &Stack, server: &Server) -> Line {
     let (mut cpu, mut idle_cpu) = (0.0, 0.0);
     for _ in 0..SAMPLES {
         let (begun, used) = (Instant::now(), server.cpu_seconds());
-        clickhouse.select(&summary.sql, &parameters, "JSONCompact", &[]).await.expect("answered");
+        clickhouse.select(&sql, &parameters, "JSONCompact", &[]).await.expect("answered");
         engine.push(begun.elapsed().as_secs_f64());
         idle_cpu += server.cpu_seconds() - used;
         let (begun, used) = (Instant::now(), server.cpu_seconds());

@@ -184,7 +184,7 @@ fn worker(shared: &Arc<Shared>, postgres: &config::Postgres, limits: Limits) -> 
     let part = |all: usize| all.div_ceil(worker_count(api.workers));
     web::Data::new(Worker {
         shared: Arc::clone(shared),
-        creations: SharedInserts::new(pool.clone(), part(api.postgres_waiting_max)),
+        creations: SharedInserts::new(pool.clone(), part(api.postgres_waiting_max), shared.time_max()),
         pool,
         keys: KeyCache::default(),
         durations: Durations::default(),

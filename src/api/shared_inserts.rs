@@ -16,7 +16,7 @@ use metrics::counter;
 use tokio::sync::oneshot;
 use tokio_postgres::Row;
 
-use super::database_errors::refuses_a_row;
+use super::database_errors::{refuses_a_row, timeout};
 use super::post_input::Changes;
 use super::posts_batch_sql::{self, Returned};
 use super::posts_sql;
@@ -41,6 +41,7 @@ struct Inner {
     pool: Pool,
     waiting: RefCell<VecDeque<Waiting>>,
     waiting_max: usize,
+    time_max: Duration,
     slots_taken: Cell<usize>,
 }
 
@@ -66,12 +67,13 @@ pub(super) enum Turn {
 pub(super) struct Slot(Rc<Inner>);
 
 impl SharedInserts {
-    /// Writes through `pool`; at most `waiting_max` requests queue up.
-    pub(super) fn new(pool: Pool, waiting_max: usize) -> Self {
+    /// Writes through `pool`, each statement in at most `time_max`; at most `waiting_max` requests queue up.
+    pub(super) fn new(pool: Pool, waiting_max: usize, time_max: Duration) -> Self {
         Self(Rc::new(Inner {
             pool,
             waiting: RefCell::default(),
             waiting_max: waiting_max.max(1),
+            time_max,
             slots_taken: Cell::new(0),
         }))
     }
@@ -125,7 +127,8 @@ impl Slot {
         if together.is_empty() {
             return;
         }
-        match self.0.insert(&together).await {
+        let written = tokio::time::timeout(self.0.time_max, self.0.insert(&together)).await;
+        match written.unwrap_or_else(|_| Err(Failed::All(timeout().because("no answer from the database")))) {
             Ok((rows, position)) => {
                 counter!("platform_api_shared_inserts_total", "outcome" => "written").increment(1);
                 for (Waiting { post, told, .. }, row) in together.into_iter().zip(rows) {
@@ -189,16 +192,20 @@ impl Inner {
 
     /// The row of each post that was written, and the position behind their commit.
     async fn insert(&self, together: &[Waiting]) -> Result<(Vec<Option<Row>>, Option<Lsn>), Failed> {
-        let client = self.pool.get().await.map_err(|error| Failed::All(error.into()))?;
+        let mut lease = self.pool.lease().await.map_err(|error| Failed::All(error.into()))?;
+        let Some(client) = lease.connection() else {
+            return Err(Failed::All(ApiError::internal("a lease without connection")));
+        };
         let returned = if together.iter().all(|one| one.minimal) { Returned::Identity } else { Returned::Post };
         let posts: Vec<&Changes> = together.iter().map(|one| &one.post).collect();
-        let statement = posts_batch_sql::prepare_shared(&client, returned).await?;
+        let statement = posts_batch_sql::prepare_shared(client, returned).await?;
         // Sent one behind the other: the position is asked for after the insert has committed, in one round trip.
         let (rows, position) = tokio::join!(
             biased;
-            posts_batch_sql::insert_shared(&**client, &statement, &posts),
-            posts_sql::position(&client)
+            posts_batch_sql::insert_shared(&***client, &statement, &posts),
+            posts_sql::position(client)
         );
+        lease.finish();
         Ok((rows?, position?))
     }
 }
@@ -226,7 +233,7 @@ mod tests {
 
     #[actix_web::test]
     async fn who_finds_no_slot_queues_up_and_leaves_with_its_client() {
-        let creations = SharedInserts::new(nowhere(), 2);
+        let creations = SharedInserts::new(nowhere(), 2, Duration::from_secs(20));
         let mut slots = Vec::new();
         for _ in 0..SLOTS {
             match creations.turn(post("alone"), true).await {
@@ -251,7 +258,7 @@ mod tests {
 
     #[actix_web::test]
     async fn those_who_wait_are_told_that_postgresql_is_away() {
-        let creations = SharedInserts::new(nowhere(), 2);
+        let creations = SharedInserts::new(nowhere(), 2, Duration::from_secs(20));
         let slots: Vec<Slot> = (0..SLOTS).map(|_| Slot::take(&creations.0)).collect();
         let mut waiting = Box::pin(creations.turn(post("first"), true));
         assert!(poll!(&mut waiting).is_pending());

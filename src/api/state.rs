@@ -113,6 +113,11 @@ impl Shared {
         Duration::from_millis(self.settings.query_timeout_ms)
     }
 
+    /// After which the API stops to wait for a database that should have given up itself.
+    pub(super) fn time_max(&self) -> Duration {
+        self.query_timeout() + GRACE
+    }
+
     /// How much of a request's body is read.
     pub(super) fn body_limit(&self) -> body::Limit {
         let time = Duration::from_millis(self.settings.body_timeout_ms);
@@ -173,8 +178,9 @@ impl Worker {
     /// # Errors
     /// Those of the work, or 504.
     pub(super) async fn limited<T>(&self, work: impl Future<Output = ApiResult<T>>) -> ApiResult<T> {
-        let limit = self.shared.query_timeout() + GRACE;
-        tokio::time::timeout(limit, work).await.map_err(|_| timeout().because("no answer from the database"))?
+        tokio::time::timeout(self.shared.time_max(), work)
+            .await
+            .map_err(|_| timeout().because("no answer from the database"))?
     }
 }
 

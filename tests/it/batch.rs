@@ -1,5 +1,6 @@
 //! The jobs, run as processes against real databases.
 
+mod cron;
 mod etl;
 mod etl_dirty;
 mod etl_refusals;

@@ -11,6 +11,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 
 PYTHON ?= python3
 REQUIREMENTS := $(wildcard tests/python/requirements.txt)
+DEMO := .vader/vaderSentiment-3.3.2.tar.gz
 BINARY := $${CARGO_TARGET_DIR:-target}/debug/platform
 
 .PHONY: help engines airflow up test chaos check bench demo clean cargo
@@ -27,7 +28,7 @@ up: cargo engines ## run the whole platform here until Ctrl-C; ARGS='…' go to 
 	@cargo build --locked
 	@exec $(BINARY) up $(ARGS)
 
-test: cargo engines airflow $(if $(REQUIREMENTS),.venv/.stamp) ## run all tests; ARGS='…' go to `cargo test`
+test: cargo engines airflow $(if $(REQUIREMENTS),.venv/.stamp) $(DEMO) .cron/.stamp ## run all tests; ARGS='…' go to `cargo test`
 	@cargo test --locked --features failpoints $(ARGS)
 
 chaos: cargo engines ## random faults: PLATFORM_CHAOS_SECONDS=180, PLATFORM_CHAOS_SEED=… for a plan again
@@ -48,8 +49,8 @@ demo: cargo ## real posts that people rated, into the platform that runs here (e
 	@PYTHON=$(PYTHON) examples/vader/demo.sh $(BINARY)
 
 clean: ## remove what was built and installed; data is kept
-	@rm -rf target .engines .venv .airflow
-	@echo "removed target, .engines, .venv and .airflow"
+	@rm -rf target .engines .venv .airflow .vader .cron
+	@echo "removed target, .engines, .venv, .airflow, .vader and .cron"
 	@[[ ! -e .platform ]] || echo "kept .platform, the data of 'platform up'; to remove it, stop the platform, then:  rm -rf .platform"
 
 cargo:
@@ -72,4 +73,23 @@ cargo:
 	@$(PYTHON) -m venv .airflow || { echo "cannot make a virtual environment: Debian package python3-venv" >&2; exit 1; }
 	@.airflow/bin/python -m pip install --quiet --disable-pip-version-check --requirement deploy/airflow/requirements.txt \
 		--constraint deploy/airflow/constraints.txt
+	@touch $@
+
+# The package of the demo's posts, for its test.
+$(DEMO): examples/vader/requirements.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: Debian packages python3 and python3-venv" >&2; exit 1; }
+	@rm -rf $(@D)
+	@PYTHON=$(PYTHON) examples/vader/fetch.sh $(@D)
+
+# Debian's cron for the test of deploy/cron: unpacked, not installed. Its package is found by the machine's own lists, or by
+# lists that are fetched for it alone.
+.cron/.stamp:
+	@command -v apt-get >/dev/null && command -v dpkg >/dev/null || { echo "the test of deploy/cron runs Debian's cron: apt-get and dpkg are missing" >&2; exit 1; }
+	@echo "cron: unpacking Debian's package into .cron"
+	@rm -rf .cron
+	@mkdir -p .cron/lists/partial .cron/cache/archives/partial
+	@cd .cron && get="apt-get -qq -o APT::Sandbox::User=root"; $$get download cron 2>/dev/null || \
+		{ get="$$get -o Dir::State::Lists=$$PWD/lists -o Dir::Cache=$$PWD/cache"; $$get update && $$get download cron; }
+	@dpkg --extract .cron/cron_*.deb .cron
+	@rm -rf .cron/lists .cron/cache
 	@touch $@

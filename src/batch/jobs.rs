@@ -52,23 +52,19 @@ impl<A: Fn() -> bool> Jobs<A> {
     pub async fn run(self) {
         let interval = Duration::from_millis(self.settings.sink.requests_interval_ms.max(100));
         let mut held = None;
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                () = self.cancelled.cancelled() => return,
+        let serving = async {
+            loop {
+                tokio::time::sleep(interval).await;
+                if !(self.is_active)() {
+                    continue;
+                }
+                if let Err(error) = self.serve_all(&mut held).await {
+                    counter!("platform_sink_retries_total", "step" => "jobs").increment(1);
+                    tracing::warn!(error = format!("{error:#}"), "jobs that were asked for cannot be run; tried again");
+                }
             }
-            if !(self.is_active)() {
-                continue;
-            }
-            let served = tokio::select! {
-                served = self.serve_all(&mut held) => served,
-                () = self.cancelled.cancelled() => return,
-            };
-            if let Err(error) = served {
-                counter!("platform_sink_retries_total", "step" => "jobs").increment(1);
-                tracing::warn!(error = format!("{error:#}"), "jobs that were asked for cannot be run; tried again");
-            }
-        }
+        };
+        self.cancelled.run_until_cancelled(serving).await;
     }
 
     /// Over the connection of the look before, unless it has ended or failed.

@@ -66,26 +66,22 @@ impl<A: Fn() -> bool> Refresher<A> {
         let interval =
             if on { Duration::from_millis(self.settings.etl.refresh_interval_ms.max(50)) } else { COUNT_EVERY };
         let mut memory = Memory::default();
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                () = self.cancelled.cancelled() => return,
+        let refreshing = async {
+            loop {
+                tokio::time::sleep(interval).await;
+                if !(self.is_active)() {
+                    // What another sink has done meanwhile is not known.
+                    memory = Memory::default();
+                    continue;
+                }
+                if let Err(error) = self.round(&mut memory, on).await {
+                    memory.client = None;
+                    counter!("platform_sink_retries_total", "step" => "refresh").increment(1);
+                    tracing::warn!(error = format!("{error:#}"), "the statistics cannot be refreshed; tried again");
+                }
             }
-            if !(self.is_active)() {
-                // What another sink has done meanwhile is not known.
-                memory = Memory::default();
-                continue;
-            }
-            let done = tokio::select! {
-                done = self.round(&mut memory, on) => done,
-                () = self.cancelled.cancelled() => return,
-            };
-            if let Err(error) = done {
-                memory.client = None;
-                counter!("platform_sink_retries_total", "step" => "refresh").increment(1);
-                tracing::warn!(error = format!("{error:#}"), "the statistics cannot be refreshed; tried again");
-            }
-        }
+        };
+        Box::pin(self.cancelled.run_until_cancelled(refreshing)).await;
     }
 
     async fn round(&self, memory: &mut Memory, on: bool) -> anyhow::Result<()> {

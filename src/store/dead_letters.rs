@@ -114,13 +114,11 @@ pub async fn list(clickhouse: &ClickHouse, filter: Filter<'_>, limit: u32) -> Re
         #[serde(with = "text")]
         letters: u64,
     }
+    let letters = page(clickhouse, filter, None, limit).await?;
     let parameters = [("pipeline", filter.pipeline), ("table", filter.table), ("state", filter.state)];
-    let sql = format!("select {COLUMNS} {FILTERED} order by parked_at, id limit {limit}");
-    let rows: Vec<Row> = clickhouse.fetch_all(&sql, &parameters).await?;
     let count: Option<Count> =
         clickhouse.fetch_optional(&format!("select count() as letters {FILTERED}"), &parameters).await?;
-    let letters: Result<Vec<Letter>, Error> = rows.into_iter().map(Row::letter).collect();
-    Ok((letters?, count.map_or(0, |count| count.letters)))
+    Ok((letters, count.map_or(0, |count| count.letters)))
 }
 
 /// A page of them, from the one behind `after` on: since when it is parked, in microseconds, and its id.

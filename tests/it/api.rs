@@ -6,12 +6,14 @@
 mod analytics;
 mod auth;
 mod batches;
+mod bombs;
 mod caching;
 mod consistency;
 mod contract;
 mod conventions;
 mod creations;
 mod endpoint_files;
+mod entity_tags;
 mod every_route;
 mod failures;
 mod idempotency;
@@ -31,6 +33,7 @@ mod roles;
 mod slow_clients;
 mod statistics;
 mod strictness;
+mod timeouts;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;

@@ -1,5 +1,6 @@
 //! The jobs, run as processes against real databases.
 
+mod cron;
 mod etl;
 mod etl_dirty;
 mod etl_refusals;
@@ -9,6 +10,7 @@ mod generate;
 mod generate_days;
 mod hybrid;
 mod import;
+mod import_bombs;
 mod import_sources;
 mod mirrored;
 
@@ -21,6 +23,7 @@ use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::postgres_server::PostgresServer;
+use crate::support::wait::wait_until;
 
 /// A PostgreSQL with the platform's schema, a folder, and the program to run in it.
 struct Bench {
@@ -94,11 +97,7 @@ impl Bench {
 
     /// Waits until PostgreSQL answers `text`.
     async fn wait_for(&self, sql: &str, text: &str) {
-        let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        while self.text(sql).await != text {
-            assert!(std::time::Instant::now() < deadline, "{sql} is not {text}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        wait_until(&format!("{sql} is {text}"), Duration::from_secs(60), async || self.text(sql).await == text).await;
     }
 
     /// One text out of PostgreSQL.

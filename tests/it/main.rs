@@ -14,6 +14,7 @@ mod airflow;
 mod api;
 mod batch;
 mod clickhouse;
+mod demo;
 mod end_to_end;
 mod endpoints;
 mod healthcheck;

@@ -52,23 +52,19 @@ impl<A: Fn() -> bool> Watch<A> {
         self.settings.load.wait_lock_timeout_s = 0;
         let interval = Duration::from_millis(self.settings.sink.supervise_interval_ms.max(100));
         let mut waits = HashMap::new();
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(interval) => {}
-                () = self.cancelled.cancelled() => return,
+        let looking = async {
+            loop {
+                tokio::time::sleep(interval).await;
+                if !(self.is_active)() {
+                    continue;
+                }
+                if let Err(error) = self.look(&mut waits).await {
+                    counter!("platform_sink_retries_total", "step" => "watch").increment(1);
+                    tracing::warn!(error = format!("{error:#}"), "the tables cannot be looked at; tried again");
+                }
             }
-            if !(self.is_active)() {
-                continue;
-            }
-            let looked = tokio::select! {
-                looked = self.look(&mut waits) => looked,
-                () = self.cancelled.cancelled() => return,
-            };
-            if let Err(error) = looked {
-                counter!("platform_sink_retries_total", "step" => "watch").increment(1);
-                tracing::warn!(error = format!("{error:#}"), "the tables cannot be looked at; tried again");
-            }
-        }
+        };
+        self.cancelled.run_until_cancelled(looking).await;
     }
 
     async fn look(&self, waits: &mut HashMap<TableName, Wait>) -> anyhow::Result<()> {

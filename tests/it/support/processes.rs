@@ -39,3 +39,17 @@ pub(crate) fn using(folder: &Path) -> Vec<(i32, String)> {
 pub(crate) fn naming(text: &str) -> Vec<(i32, String)> {
     running().filter(|(_, line)| line.contains(text)).collect()
 }
+
+/// Every running process that sees the mounts that `pid` sees, with its command line.
+pub(crate) fn sharing_mounts_with(pid: i32) -> Vec<(i32, String)> {
+    let mounts = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let wanted = mounts(pid);
+    running().filter(|(other, _)| wanted.is_some() && mounts(*other) == wanted).collect()
+}
+
+/// The most memory that a process has had at once, in bytes; `None` when it has ended.
+pub(crate) fn peak_memory(pid: i32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}

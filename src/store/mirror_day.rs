@@ -138,12 +138,12 @@ impl MirrorDay {
     pub async fn is_as_found(&self, clickhouse: &ClickHouse) -> anyhow::Result<bool> {
         let now = MirrorParts::read(clickhouse, &self.name).await;
         let now = now.map_err(|error| failed("looking at the mirror's parts", error))?;
-        Ok(now.is_some_and(|now| self.parts.are_those_of(&now)))
+        Ok(now.is_some_and(|now| self.parts.is_same_as(&now)))
     }
 
     /// Whether nobody seemed to write to the table when it was found.
     pub fn was_idle(&self) -> bool {
-        self.parts.are_idle()
+        self.parts.is_idle()
     }
 
     /// A SELECT of the aggregate's columns, with the parameters that `parameters` gives.

@@ -55,12 +55,12 @@ impl MirrorParts {
     }
 
     /// Whether every read that began after `self` was looked at and ended before `later` was saw the same rows. `false`: it is not known.
-    pub fn are_those_of(&self, later: &Self) -> bool {
+    pub fn is_same_as(&self, later: &Self) -> bool {
         self.parts.is_some() && (&self.parts, &self.key, self.floor) == (&later.parts, &later.key, later.floor)
     }
 
     /// Whether it is likely to stay as it is for a moment. Nothing may depend on it but speed.
-    pub fn are_idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         self.parts.is_some() && self.quiet_s >= IDLE_S
     }
 }
@@ -77,10 +77,10 @@ mod tests {
             parts: parts.map(str::to_owned),
             quiet_s: 9,
         };
-        assert!(parts(Some("a"), 1).are_those_of(&parts(Some("a"), 1)));
-        assert!(!parts(Some("a"), 1).are_those_of(&parts(Some("b"), 1)));
-        assert!(!parts(Some("a"), 1).are_those_of(&parts(Some("a"), 2)));
-        assert!(!parts(None, 1).are_those_of(&parts(None, 1)));
-        assert!(parts(Some("a"), 1).are_idle() && !parts(None, 1).are_idle());
+        assert!(parts(Some("a"), 1).is_same_as(&parts(Some("a"), 1)));
+        assert!(!parts(Some("a"), 1).is_same_as(&parts(Some("b"), 1)));
+        assert!(!parts(Some("a"), 1).is_same_as(&parts(Some("a"), 2)));
+        assert!(!parts(None, 1).is_same_as(&parts(None, 1)));
+        assert!(parts(Some("a"), 1).is_idle() && !parts(None, 1).is_idle());
     }
 }

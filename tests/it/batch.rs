@@ -2,6 +2,7 @@
 
 mod etl;
 mod etl_dirty;
+mod etl_meanwhile;
 mod etl_refusals;
 mod etl_trouble;
 mod etl_verify;

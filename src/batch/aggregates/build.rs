@@ -167,7 +167,7 @@ fn shows(content: &Content, build: &Build) -> bool {
 /// `Failure::Signal` between two steps, ClickHouse's. After any of them readers see the old day, or the new one if only
 /// its record is missing; then the next run builds it again.
 pub async fn build(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<Option<Build>> {
-    let staging = Staging::prepare(request.clickhouse, request.aggregate, request.day, Uuid::now_v7()).await?;
+    let staging = Staging::of(request.clickhouse, request.aggregate, request.day, Uuid::now_v7());
     let outcome = build_in(request, &staging, source, facts).await;
     discarded(&staging, outcome).await
 }
@@ -184,18 +184,20 @@ pub(super) async fn build_at_once(
     accepts: impl AsyncFnOnce(&Facts) -> anyhow::Result<bool>,
 ) -> anyhow::Result<Option<Build>> {
     let Request { clickhouse, aggregate, day, shutdown, .. } = *request;
-    let staging = Staging::prepare(clickhouse, aggregate, day, Uuid::now_v7()).await?;
+    let staging = Staging::of(clickhouse, aggregate, day, Uuid::now_v7());
     let outcome = async {
-        staging.create(source).await?;
+        let facts = shutdown.guard(source.facts(clickhouse, aggregate, checks));
         let fill = async {
-            staging.fill(source).await?;
-            staging.settle().await
+            staging.create(source).await?;
+            shutdown.guard(staging.fill(source)).await
         };
-        let both = async { tokio::try_join!(source.facts(clickhouse, aggregate, checks), fill) };
-        let (facts, staged) = shutdown.guard(both).await?;
-        let same = async { tokio::try_join!(source.is_as_found(clickhouse), accepts(&facts)) };
-        match shutdown.guard(same).await? {
-            (true, true) => finish(request, &staging, source, (&facts, &staged)).await,
+        // Not cut off halfway, as in `build_in`: an error of the one waits for the other.
+        let (facts, filled) = tokio::join!(facts, fill);
+        filled?;
+        let facts = facts?;
+        let judged = async { tokio::try_join!(staging.settle(), source.is_as_found(clickhouse), accepts(&facts)) };
+        match shutdown.guard(judged).await? {
+            (staged, true, true) => finish(request, &staging, source, (&facts, &staged)).await,
             _ => Ok(None),
         }
     };

@@ -42,30 +42,31 @@ pub(super) struct Staging<'a> {
 }
 
 impl<'a> Staging<'a> {
-    /// Names it; drops what dead builders of this day left.
-    pub(super) async fn prepare(
-        clickhouse: &'a ClickHouse,
-        aggregate: &'a Aggregate,
-        day: RunDate,
-        build_id: Uuid,
-    ) -> anyhow::Result<Self> {
+    /// Names it.
+    pub(super) fn of(clickhouse: &'a ClickHouse, aggregate: &'a Aggregate, day: RunDate, build_id: Uuid) -> Self {
+        let name = format!("{}{}", prefix(aggregate, day), build_id.simple());
+        Self { clickhouse, aggregate, day, build_id, name }
+    }
+
+    /// Drops what dead builders of this day left.
+    async fn clear(&self) -> anyhow::Result<()> {
         #[derive(Deserialize)]
         struct Row {
             name: String,
         }
-        let prefix = format!("_staging_{}_{}_", aggregate.name, day.naive().format("%Y%m%d"));
+        let prefix = prefix(self.aggregate, self.day);
         let sql = "select name from system.tables where database = 'platform' and startsWith(name, {prefix:String}) \
-                   and length(name) = length({prefix:String}) + 32";
-        let stale: Vec<Row> = clickhouse
-            .fetch_all(sql, &[("prefix", &prefix)])
+                   and length(name) = length({prefix:String}) + 32 and name != {own:String}";
+        let stale: Vec<Row> = self
+            .clickhouse
+            .fetch_all(sql, &[("prefix", &prefix), ("own", &self.name)])
             .await
             .map_err(|error| failed("looking for what a dead builder left", error))?;
         for Row { name } in stale {
             tracing::info!(table = name, "dropping what a dead builder left");
-            drop_table(clickhouse, &name).await?;
+            drop_table(self.clickhouse, &name).await?;
         }
-        let name = format!("{prefix}{}", build_id.simple());
-        Ok(Self { clickhouse, aggregate, day, build_id, name })
+        Ok(())
     }
 
     /// The build that it is made for.
@@ -83,8 +84,15 @@ impl<'a> Staging<'a> {
         format!("select {{bucket:Date32}} as {column}, q.*, {{build_id:UUID}} as build_id from (\n{select}\n) as q")
     }
 
-    /// Makes the table, with the columns that the SELECT has now, and the result table if there is none.
+    /// Makes the table, and the result table if there is none; drops what dead builders of this day left.
     pub(super) async fn create(&self, source: &MirrorDay) -> anyhow::Result<()> {
+        // Both to their end, so that what is made is known to be made.
+        let (cleared, made) = tokio::join!(self.clear(), self.make(source));
+        made.and(cleared)
+    }
+
+    /// With the columns that the SELECT has now.
+    async fn make(&self, source: &MirrorDay) -> anyhow::Result<()> {
         let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
         let sql = format!(
             "create table {} engine = MergeTree partition by {} order by ({}) settings allow_nullable_key = 1, \
@@ -298,6 +306,11 @@ pub(super) async fn content(
             _ => None,
         },
     }))
+}
+
+/// What the names of a day's staging tables begin with; the build comes behind it.
+fn prefix(aggregate: &Aggregate, day: RunDate) -> String {
+    format!("_staging_{}_{}_", aggregate.name, day.naive().format("%Y%m%d"))
 }
 
 async fn drop_table(clickhouse: &ClickHouse, name: &str) -> anyhow::Result<()> {

@@ -6,9 +6,10 @@ use serde_json::Value;
 use super::aggregates::{failed, failed_in};
 use super::clickhouse::{ClickHouse, Error};
 use super::mirror;
+use super::mirror_parts::MirrorParts;
 use super::moments::{self, Moments};
 use crate::catalog::{Aggregate, Check, SOURCE};
-use crate::domain::{Failure, RunDate, Version, quote_clickhouse};
+use crate::domain::{Failure, RunDate, TableName, Version, quote_clickhouse};
 
 /// How to read days of an aggregate's table.
 #[derive(Debug, Clone)]
@@ -35,8 +36,12 @@ impl MirrorTable {
         let key = async { clickhouse.fetch_optional(sql, &[("table", &name)]).await };
         let (row, floor): (Option<Row>, Version) = tokio::try_join!(key, mirror::floor_of(clickhouse, table))?;
         let Some(Row { sorting_key: key }) = row else { return Ok(None) };
+        Ok(Some(Self::of(aggregate, key, floor)))
+    }
+
+    fn of(aggregate: &Aggregate, key: String, floor: Version) -> Self {
         let column = quote_clickhouse(&aggregate.bucket_column);
-        Ok(Some(Self { table: table.quoted_clickhouse("mirror"), key, column, floor }))
+        Self { table: aggregate.table.quoted_clickhouse("mirror"), key, column, floor }
     }
 
     /// The table with every version of every row.
@@ -91,6 +96,8 @@ pub struct MirrorDay {
     table: MirrorTable,
     rows: String,
     bucket: [(String, String); 3],
+    name: TableName,
+    parts: MirrorParts,
 }
 
 /// What the rows of a day are, as far as anybody asks.
@@ -105,19 +112,38 @@ pub struct Facts {
 }
 
 impl MirrorDay {
-    /// Looks up the mirror's key and the table's floor.
+    /// Looks up the mirror's key, the table's floor, and its parts.
     ///
     /// # Errors
     /// `Failure::Config` when the table has no mirror yet.
     pub async fn find(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Self> {
-        let found = MirrorTable::find(clickhouse, aggregate).await;
+        let found = MirrorParts::read(clickhouse, &aggregate.table).await;
         match found.map_err(|error| failed("looking for the mirror", error))? {
-            Some(table) => Ok(Self { rows: table.rows(""), table, bucket: bucket_parameters(aggregate, day, "") }),
+            Some(parts) => {
+                let table = MirrorTable::of(aggregate, parts.key.clone(), parts.floor);
+                let (rows, bucket) = (table.rows(""), bucket_parameters(aggregate, day, ""));
+                Ok(Self { rows, table, bucket, name: aggregate.table.clone(), parts })
+            }
             None => {
                 let text = format!("{} has no mirror yet; run `platform load`", aggregate.table);
                 Err(Failure::Config(text).into())
             }
         }
+    }
+
+    /// Whether every read since it was found, and that has ended, saw the same rows. `false`: it is not known.
+    ///
+    /// # Errors
+    /// ClickHouse's.
+    pub async fn is_as_found(&self, clickhouse: &ClickHouse) -> anyhow::Result<bool> {
+        let now = MirrorParts::read(clickhouse, &self.name).await;
+        let now = now.map_err(|error| failed("looking at the mirror's parts", error))?;
+        Ok(now.is_some_and(|now| self.parts.is_same_as(&now)))
+    }
+
+    /// Whether nobody seemed to write to the table when it was found.
+    pub fn was_idle(&self) -> bool {
+        self.parts.is_idle()
     }
 
     /// A SELECT of the aggregate's columns, with the parameters that `parameters` gives.

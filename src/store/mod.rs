@@ -22,6 +22,7 @@ pub mod live_changes;
 pub mod migrate;
 pub mod mirror;
 pub mod mirror_day;
+pub mod mirror_parts;
 pub mod moments;
 pub mod pool;
 pub mod postgres;

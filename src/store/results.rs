@@ -55,22 +55,32 @@ pub async fn show(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<(), 
     clickhouse.execute(&sql, &[]).await
 }
 
-/// Drops the tables of other definitions of this aggregate, and what is recorded of their builds.
+/// The tables of other definitions of this aggregate.
 ///
 /// # Errors
-/// ClickHouse's; it can be repeated.
-pub async fn drop_others(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<(), Error> {
+/// ClickHouse's.
+pub async fn others(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<Vec<String>, Error> {
     #[derive(Deserialize)]
     struct Row {
         name: String,
     }
     let this = aggregate.result_name();
-    let prefix = this.strip_suffix(&aggregate.definition).unwrap_or(&this);
     // The length: another aggregate's name may begin with this one's.
     let sql = "select name from system.tables where database = 'platform' and startsWith(name, {prefix:String}) \
                and match(substring(name, length({prefix:String}) + 1), '^[0-9a-f]{12}$') and name != {this:String}";
-    let rows: Vec<Row> = clickhouse.fetch_all(sql, &[("prefix", prefix), ("this", &this)]).await?;
-    for Row { name } in rows {
+    let parameters = [("prefix", prefix(&this, aggregate)), ("this", &this)];
+    let rows: Vec<Row> = clickhouse.fetch_all(sql, &parameters).await?;
+    Ok(rows.into_iter().map(|row| row.name).collect())
+}
+
+/// Drops those, and what is recorded of their builds.
+///
+/// # Errors
+/// ClickHouse's; it can be repeated.
+pub async fn drop_others(clickhouse: &ClickHouse, aggregate: &Aggregate, others: Vec<String>) -> Result<(), Error> {
+    let this = aggregate.result_name();
+    let prefix = prefix(&this, aggregate);
+    for name in others {
         tracing::info!(table = name, aggregate = aggregate.name, "dropping the result of an older definition");
         clickhouse.execute(&format!("drop table if exists platform.{}", quote_clickhouse(&name)), &[]).await?;
         let definition = name.strip_prefix(prefix).unwrap_or_default();
@@ -78,4 +88,9 @@ pub async fn drop_others(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Resu
         clickhouse.execute("delete from platform.builds where aggregate = {key:String}", &[("key", &key)]).await?;
     }
     Ok(())
+}
+
+/// What the tables of all definitions of an aggregate begin with; `this` is one of them.
+fn prefix<'a>(this: &'a str, aggregate: &Aggregate) -> &'a str {
+    this.strip_suffix(&aggregate.definition).unwrap_or(this)
 }

@@ -81,6 +81,41 @@ pub async fn build_bucket(request: &Request<'_>) -> anyhow::Result<Outcome> {
     }
 }
 
+/// A day before its rows are read.
+#[derive(Debug)]
+pub(super) struct Outline {
+    /// How its rows are read.
+    pub(super) source: MirrorDay,
+    /// The build recorded last.
+    pub(super) recorded: Option<Build>,
+    content: Option<Content>,
+}
+
+impl Outline {
+    /// Looks at it.
+    pub(super) async fn read(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Self> {
+        let key = aggregate.key();
+        let recorded = async {
+            let latest = builds::latest(clickhouse, &key, day).await;
+            latest.map_err(|error| failed("reading the recorded build", error))
+        };
+        let source = MirrorDay::find(clickhouse, aggregate, day);
+        let content = result::content(clickhouse, aggregate, day);
+        let (source, recorded, content) = tokio::try_join!(source, recorded, content)?;
+        Ok(Self { source, recorded, content })
+    }
+
+    /// With its rows.
+    pub(super) fn with(self, facts: Facts, aggregate: &Aggregate) -> Inspection {
+        let Self { source, recorded, content } = self;
+        let is_current = match (&recorded, &content) {
+            (Some(build), Some(content)) => build.fingerprint == facts.fingerprint(aggregate) && shows(content, build),
+            _ => false,
+        };
+        Inspection { source, facts, recorded, is_current }
+    }
+}
+
 /// Looks at a day: its rows in the mirror with the values of `checks`, the build that is recorded, the one that readers see.
 ///
 /// # Errors
@@ -91,23 +126,9 @@ pub async fn inspect(
     day: RunDate,
     checks: &[Check],
 ) -> anyhow::Result<Inspection> {
-    let rows = async {
-        let source = MirrorDay::find(clickhouse, aggregate, day).await?;
-        let facts = source.facts(clickhouse, aggregate, checks).await?;
-        Ok((source, facts))
-    };
-    let key = aggregate.key();
-    let recorded = async {
-        let latest = builds::latest(clickhouse, &key, day).await;
-        latest.map_err(|error| failed("reading the recorded build", error))
-    };
-    let content = result::content(clickhouse, aggregate, day);
-    let ((source, facts), recorded, content) = tokio::try_join!(rows, recorded, content)?;
-    let is_current = match (&recorded, &content) {
-        (Some(build), Some(content)) => build.fingerprint == facts.fingerprint(aggregate) && shows(content, build),
-        _ => false,
-    };
-    Ok(Inspection { source, facts, recorded, is_current })
+    let outline = Outline::read(clickhouse, aggregate, day).await?;
+    let facts = outline.source.facts(clickhouse, aggregate, checks).await?;
+    Ok(outline.with(facts, aggregate))
 }
 
 /// Keeps on record that a build is still right at `position`, which was read before the day: marks up to there are of no
@@ -146,19 +167,52 @@ fn shows(content: &Content, build: &Build) -> bool {
 /// `Failure::Signal` between two steps, ClickHouse's. After any of them readers see the old day, or the new one if only
 /// its record is missing; then the next run builds it again.
 pub async fn build(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<Option<Build>> {
-    let Request { clickhouse, aggregate, day, .. } = *request;
-    let build_id = Uuid::now_v7();
-    let staging = Staging::prepare(clickhouse, aggregate, day, build_id).await?;
-    let outcome = build_in(request, &staging, source, facts, build_id).await;
-    match (outcome, staging.discard().await) {
-        (Ok(outcome), Ok(())) => Ok(outcome),
-        (Ok(outcome), Err(error)) => {
-            // The day is built; the next builder of this day drops what is left.
-            tracing::warn!(error = %format!("{error:#}"), "the staging table is still there");
-            Ok(outcome)
+    let staging = Staging::of(request.clickhouse, request.aggregate, request.day, Uuid::now_v7());
+    let outcome = build_in(request, &staging, source, facts).await;
+    discarded(&staging, outcome).await
+}
+
+/// As `build`, but reads the day's facts, with the values of `checks`, while it builds, and puts the day in its place if `accepts`
+/// says so of them. `None` also when the table was written to meanwhile: then nobody knows whether both have read the same rows.
+///
+/// # Errors
+/// Those of `build` and `accepts`.
+pub(super) async fn build_at_once(
+    request: &Request<'_>,
+    source: &MirrorDay,
+    checks: &[Check],
+    accepts: impl AsyncFnOnce(&Facts) -> anyhow::Result<bool>,
+) -> anyhow::Result<Option<Build>> {
+    let Request { clickhouse, aggregate, day, shutdown, .. } = *request;
+    let staging = Staging::of(clickhouse, aggregate, day, Uuid::now_v7());
+    let outcome = async {
+        let facts = shutdown.guard(source.facts(clickhouse, aggregate, checks));
+        let fill = async {
+            staging.create(source).await?;
+            shutdown.guard(staging.fill(source)).await
+        };
+        // Not cut off halfway, as in `build_in`: an error of the one waits for the other.
+        let (facts, filled) = tokio::join!(facts, fill);
+        filled?;
+        let facts = facts?;
+        let judged = async { tokio::try_join!(staging.settle(), source.is_as_found(clickhouse), accepts(&facts)) };
+        match shutdown.guard(judged).await? {
+            (staged, true, true) => finish(request, &staging, source, (&facts, &staged)).await,
+            _ => Ok(None),
         }
-        (Err(error), _) => Err(error),
+    };
+    let outcome = outcome.await;
+    discarded(&staging, outcome).await
+}
+
+/// The outcome of a build whose staging table is of no use any more.
+async fn discarded<T>(staging: &Staging<'_>, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+    let discarded = staging.discard().await;
+    if let (Ok(_), Err(error)) = (&outcome, discarded) {
+        // The day is built; the next builder of this day drops what is left.
+        tracing::warn!(error = %format!("{error:#}"), "the staging table is still there");
     }
+    outcome
 }
 
 async fn build_in(
@@ -166,24 +220,32 @@ async fn build_in(
     staging: &Staging<'_>,
     source: &MirrorDay,
     facts: &Facts,
-    build_id: Uuid,
 ) -> anyhow::Result<Option<Build>> {
-    let Request { clickhouse, aggregate, day, position, shutdown, .. } = *request;
     // Not cut off halfway: a table that is made after its request was given up would stay.
     staging.create(source).await?;
-    failpoint!("build.staging-made");
     let fill = async {
         staging.fill(source).await?;
         // The same rows before and after: the day was made of exactly these.
         let moved = async { if request.exact { have_moved(request, source, facts).await } else { Ok(false) } };
         tokio::try_join!(staging.settle(), moved)
     };
-    let (staged, moved) = shutdown.guard(fill).await?;
+    let (staged, moved) = request.shutdown.guard(fill).await?;
     if moved {
         return Ok(None);
     }
+    finish(request, staging, source, (facts, &staged)).await
+}
+
+/// Puts what was built out of rows that were `facts` in its place.
+async fn finish(
+    request: &Request<'_>,
+    staging: &Staging<'_>,
+    source: &MirrorDay,
+    (facts, staged): (&Facts, &Staged),
+) -> anyhow::Result<Option<Build>> {
+    let Request { clickhouse, aggregate, day, position, shutdown, .. } = *request;
     let build = Build {
-        build_id,
+        build_id: staging.build_id(),
         as_of_batch: position.batch,
         as_of_lsn: position.lsn,
         // Of the rows before: if they moved, the next look at the day sees other ones and builds again.
@@ -194,7 +256,7 @@ async fn build_in(
     if shutdown.requested() {
         return Err(shutdown.failure().into());
     }
-    let counted = check_counted(request, staging, source, facts);
+    let counted = check_counted(request, staged, source, facts);
     let another_writes = has_moved(clickhouse, request.pipeline, position);
     let ((), another_writes, ()) = tokio::try_join!(counted, another_writes, request.lock.confirm())?;
     if another_writes {
@@ -205,20 +267,23 @@ async fn build_in(
     Ok(Some(build))
 }
 
-/// Whether the day's rows are not those of `facts` any more.
+/// Whether the day's rows are not those of `facts` any more. They are read again only if the table has other parts than before.
 async fn have_moved(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<bool> {
+    if source.is_as_found(request.clickhouse).await? {
+        return Ok(false);
+    }
     Ok(!source.facts(request.clickhouse, request.aggregate, &[]).await?.are_of_the_rows_of(facts))
 }
 
 /// Another number of rows is an error of the file, unless they changed while the day was built.
 async fn check_counted(
     request: &Request<'_>,
-    staging: &Staging<'_>,
+    staged: &Staged,
     source: &MirrorDay,
     facts: &Facts,
 ) -> anyhow::Result<()> {
-    match staging.counted_rows().await? {
-        Some(counted) if counted != facts.rows.to_string() && !have_moved(request, source, facts).await? => {
+    match &staged.counted {
+        Some(counted) if *counted != facts.rows.to_string() && !have_moved(request, source, facts).await? => {
             Err(Failure::DataCheck(format!(
                 "{} = {counted}, but {} rows went in",
                 request.aggregate.rows.as_deref().unwrap_or_default(),
@@ -234,19 +299,22 @@ async fn check_counted(
 async fn put_in_place(
     request: &Request<'_>,
     staging: &Staging<'_>,
-    staged: Staged,
+    staged: &Staged,
     build: &Build,
 ) -> anyhow::Result<()> {
     let Request { clickhouse, aggregate, day, .. } = *request;
     failpoint!("build.before-swap");
     staging.swap(staged).await?;
     failpoint!("build.after-swap");
-    builds::store(clickhouse, &aggregate.key(), day, build)
-        .await
-        .map_err(|error| failed("recording the build", error))?;
-    failpoint!("build.recorded");
+    let key = aggregate.key();
+    let recorded = async {
+        let stored = builds::store(clickhouse, &key, day, build).await;
+        stored.map_err(|error| failed("recording the build", error))
+    };
+    // Readers see it since the swap.
     let shown = publish_first(clickhouse, aggregate);
-    let ((), content) = tokio::try_join!(shown, result::content(clickhouse, aggregate, day))?;
+    let ((), (), content) = tokio::try_join!(recorded, shown, result::content(clickhouse, aggregate, day))?;
+    failpoint!("build.recorded");
     match content {
         Some(content) if shows(&content, build) => Ok(()),
         content => Err(Failure::DataCheck(format!(

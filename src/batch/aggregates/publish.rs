@@ -39,7 +39,8 @@ pub(super) async fn publish_first(clickhouse: &ClickHouse, aggregate: &Aggregate
 /// # Errors
 /// ClickHouse's.
 pub async fn publish(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<Published> {
-    let shown = results::shown(clickhouse, aggregate).await.map_err(|error| failed("looking at the result", error))?;
+    let looked = tokio::try_join!(results::shown(clickhouse, aggregate), results::others(clickhouse, aggregate));
+    let (shown, others) = looked.map_err(|error| failed("looking at the result", error))?;
     if shown != Shown::This {
         let mirror = MirrorTable::find(clickhouse, aggregate).await;
         let mirror = mirror.map_err(|error| failed("looking for the mirror", error))?;
@@ -54,7 +55,9 @@ pub async fn publish(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::
         tracing::info!(aggregate = aggregate.name, definition = aggregate.definition, "readers see this definition");
     }
     failpoint!("publish.shown");
-    results::drop_others(clickhouse, aggregate).await.map_err(|error| failed("dropping an older result", error))?;
+    results::drop_others(clickhouse, aggregate, others)
+        .await
+        .map_err(|error| failed("dropping an older result", error))?;
     failpoint!("publish.others-dropped");
     Ok(Published::Shown)
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 use chrono::Utc;
 use tokio_postgres::Client;
 
-use super::build::confirm;
+use super::build::{Outline, build_at_once, confirm};
 use super::lock::BucketLock;
 use super::source_of_record::SourceFacts;
-use super::{Inspection, Position, Request, build, failed, inspect, watermark};
-use crate::catalog::Aggregate;
+use super::{Facts, Inspection, Position, Request, build, failed, inspect, watermark};
+use crate::catalog::{Aggregate, Check};
 use crate::domain::{Failure, RunDate, TableName};
 use crate::shutdown::Shutdown;
-use crate::store::builds::{self, Build, Run};
+use crate::store::builds::{self, Build, Run, TableFacts};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::postgres;
 
@@ -160,16 +160,32 @@ async fn lock<'a>(day: &Day<'a>) -> anyhow::Result<BucketLock<'a>> {
 }
 
 async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) -> anyhow::Result<Ended> {
+    let Day { clickhouse, pipeline, aggregate, date, shutdown, .. } = *day;
     for attempt in 1..=ATTEMPTS {
         let last = attempt == ATTEMPTS;
-        let (position, inspection, comparison) = day.shutdown.guard(look(day, options.wait)).await?;
+        let (position, before, outline) = day.shutdown.guard(approach(day, options.wait)).await?;
+        let (force, exact) = (options.force, !last);
+        let request = Request { clickhouse, pipeline, aggregate, day: date, lock, position, force, exact, shutdown };
+        // It will be built in any case, and probably nobody writes meanwhile. Otherwise the looks before and after it prove more.
+        let at_once = attempt == 1 && (force || outline.recorded.is_none()) && outline.source.was_idle();
+        if at_once {
+            let mut comparison = Comparison::NotCompared;
+            let accepts = async |facts: &Facts| {
+                comparison = compare(day, before.as_ref(), facts).await?;
+                Ok(matches!(comparison, Comparison::Equal | Comparison::NotCompared))
+            };
+            let asked = asked(aggregate, before.as_ref());
+            if let Some(build) = build_at_once(&request, &outline.source, asked, accepts).await? {
+                return Ok(Ended::built(build, checks(aggregate, &comparison)));
+            }
+            continue;
+        }
+        let (inspection, comparison) = day.shutdown.guard(look_closer(day, outline, before)).await?;
         let Inspection { source, facts, recorded, is_current } = inspection;
         // A mirror that differs is told, also when it is what was built.
         if is_current && !options.force && !matches!(comparison, Comparison::Differs(_)) {
             let build = match recorded {
-                Some(build) => {
-                    Some(confirm(day.clickhouse, day.pipeline, (day.aggregate, day.date), build, position).await?)
-                }
+                Some(build) => Some(confirm(clickhouse, pipeline, (aggregate, date), build, position).await?),
                 None => None,
             };
             return Ok(Ended { status: Status::Unchanged, build, rows_in: facts.rows, checks: BTreeMap::new() });
@@ -180,13 +196,8 @@ async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) 
             Comparison::Moving if !last => continue,
             Comparison::Moving | Comparison::Equal | Comparison::NotCompared => {}
         }
-        let Day { clickhouse, pipeline, aggregate, date, shutdown, .. } = *day;
-        let force = options.force;
-        let request =
-            Request { clickhouse, pipeline, aggregate, day: date, lock, position, force, exact: !last, shutdown };
         if let Some(build) = build(&request, &source, &facts).await? {
-            let checks = checks(aggregate, &comparison);
-            return Ok(Ended { status: Status::Done, rows_in: build.rows_in, build: Some(build), checks });
+            return Ok(Ended::built(build, checks(aggregate, &comparison)));
         }
     }
     Err(Failure::Busy("it is written to all the time; run it again".into()).into())
@@ -194,27 +205,57 @@ async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) 
 
 /// Position, day, and how it compares: PostgreSQL first, then a barrier, then the mirror, then PostgreSQL again, so that
 /// a difference is one only if PostgreSQL stood still meanwhile.
-pub(super) async fn look(day: &Day<'_>, wait: Option<Duration>) -> anyhow::Result<(Position, Inspection, Comparison)> {
+pub(super) async fn look(day: &Day<'_>, wait: Option<Duration>) -> anyhow::Result<(Inspection, Comparison)> {
+    let (_, before, outline) = approach(day, wait).await?;
+    look_closer(day, outline, before).await
+}
+
+/// What comes before the mirror's rows are read: PostgreSQL's day if it is to be compared, the position, the outline of the day.
+async fn approach(day: &Day<'_>, wait: Option<Duration>) -> anyhow::Result<(Position, Option<SourceFacts>, Outline)> {
     let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
     let Some(limit) = wait else {
-        let position = watermark::position(clickhouse, pipeline).await?;
-        let ready = refuse_unready(clickhouse, &aggregate.table, position);
-        let ((), inspection) = tokio::try_join!(ready, inspect(clickhouse, aggregate, date, &[]))?;
-        return Ok((position, inspection, Comparison::NotCompared));
+        let position = watermark::position(clickhouse, pipeline);
+        let state = builds::table_facts(clickhouse, &aggregate.table);
+        // Side by side: of several errors the first of these is told.
+        let (position, state, outline) = tokio::join!(position, state, Outline::read(clickhouse, aggregate, date));
+        let position = position?;
+        refuse(&aggregate.table, &state.map_err(|error| failed("reading the table's state", error))?, position)?;
+        return Ok((position, None, outline?));
     };
     let before = SourceFacts::read(client, aggregate, date).await?;
     let position = watermark::catch_up(client, clickhouse, pipeline, limit).await?;
     let ready = refuse_unready(clickhouse, &aggregate.table, position);
-    let ((), inspection) = tokio::try_join!(ready, inspect(clickhouse, aggregate, date, &aggregate.checks))?;
-    let differences = before.differences(&inspection.facts, aggregate);
-    let comparison = if differences.is_empty() {
+    let ((), outline) = tokio::try_join!(ready, Outline::read(clickhouse, aggregate, date))?;
+    Ok((position, Some(before), outline))
+}
+
+/// The mirror's rows of the day, beside those that PostgreSQL had `before`.
+async fn look_closer(
+    day: &Day<'_>,
+    outline: Outline,
+    before: Option<SourceFacts>,
+) -> anyhow::Result<(Inspection, Comparison)> {
+    let Day { clickhouse, aggregate, .. } = *day;
+    let facts = outline.source.facts(clickhouse, aggregate, asked(aggregate, before.as_ref())).await?;
+    let comparison = compare(day, before.as_ref(), &facts).await?;
+    Ok((outline.with(facts, aggregate), comparison))
+}
+
+/// The checks that the comparison needs.
+fn asked<'a>(aggregate: &'a Aggregate, before: Option<&SourceFacts>) -> &'a [Check] {
+    if before.is_some() { &aggregate.checks } else { &[] }
+}
+
+async fn compare(day: &Day<'_>, before: Option<&SourceFacts>, facts: &Facts) -> anyhow::Result<Comparison> {
+    let Some(before) = before else { return Ok(Comparison::NotCompared) };
+    let differences = before.differences(facts, day.aggregate);
+    Ok(if differences.is_empty() {
         Comparison::Equal
-    } else if SourceFacts::read(client, aggregate, date).await? == before {
+    } else if SourceFacts::read(day.postgres, day.aggregate, day.date).await? == *before {
         Comparison::Differs(differences)
     } else {
         Comparison::Moving
-    };
-    Ok((position, inspection, comparison))
+    })
 }
 
 /// Refuses a table whose mirror is not whole at `position`.
@@ -228,6 +269,10 @@ pub(in crate::batch) async fn refuse_unready(
 ) -> anyhow::Result<()> {
     let facts =
         builds::table_facts(clickhouse, table).await.map_err(|error| failed("reading the table's state", error))?;
+    refuse(table, &facts, position)
+}
+
+fn refuse(table: &TableName, facts: &TableFacts, position: Position) -> anyhow::Result<()> {
     let text = match facts.state.as_str() {
         "loading" | "wanted" => {
             format!("{table} is being loaded into the mirror; run it again when the load has ended")
@@ -265,6 +310,10 @@ fn checks(aggregate: &Aggregate, comparison: &Comparison) -> BTreeMap<String, &'
 }
 
 impl Ended {
+    fn built(build: Build, checks: BTreeMap<String, &'static str>) -> Self {
+        Self { status: Status::Done, rows_in: build.rows_in, build: Some(build), checks }
+    }
+
     fn report(self, day: &Day<'_>, begun: Instant) -> Report {
         let build = self.build.as_ref();
         Report {

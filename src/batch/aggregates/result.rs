@@ -24,9 +24,11 @@ pub(super) struct Content {
 }
 
 /// What was built.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Staged {
     pub(super) rows_out: u64,
+    /// The number of source rows, as the header says that the result tells it.
+    pub(super) counted: Option<String>,
 }
 
 /// A day of a result on its way.
@@ -40,30 +42,36 @@ pub(super) struct Staging<'a> {
 }
 
 impl<'a> Staging<'a> {
-    /// Names it; drops what dead builders of this day left.
-    pub(super) async fn prepare(
-        clickhouse: &'a ClickHouse,
-        aggregate: &'a Aggregate,
-        day: RunDate,
-        build_id: Uuid,
-    ) -> anyhow::Result<Self> {
+    /// Names it.
+    pub(super) fn of(clickhouse: &'a ClickHouse, aggregate: &'a Aggregate, day: RunDate, build_id: Uuid) -> Self {
+        let name = format!("{}{}", prefix(aggregate, day), build_id.simple());
+        Self { clickhouse, aggregate, day, build_id, name }
+    }
+
+    /// Drops what dead builders of this day left.
+    async fn clear(&self) -> anyhow::Result<()> {
         #[derive(Deserialize)]
         struct Row {
             name: String,
         }
-        let prefix = format!("_staging_{}_{}_", aggregate.name, day.naive().format("%Y%m%d"));
+        let prefix = prefix(self.aggregate, self.day);
         let sql = "select name from system.tables where database = 'platform' and startsWith(name, {prefix:String}) \
-                   and length(name) = length({prefix:String}) + 32";
-        let stale: Vec<Row> = clickhouse
-            .fetch_all(sql, &[("prefix", &prefix)])
+                   and length(name) = length({prefix:String}) + 32 and name != {own:String}";
+        let stale: Vec<Row> = self
+            .clickhouse
+            .fetch_all(sql, &[("prefix", &prefix), ("own", &self.name)])
             .await
             .map_err(|error| failed("looking for what a dead builder left", error))?;
         for Row { name } in stale {
             tracing::info!(table = name, "dropping what a dead builder left");
-            drop_table(clickhouse, &name).await?;
+            drop_table(self.clickhouse, &name).await?;
         }
-        let name = format!("{prefix}{}", build_id.simple());
-        Ok(Self { clickhouse, aggregate, day, build_id, name })
+        Ok(())
+    }
+
+    /// The build that it is made for.
+    pub(super) fn build_id(&self) -> Uuid {
+        self.build_id
     }
 
     fn quoted(&self) -> String {
@@ -76,8 +84,15 @@ impl<'a> Staging<'a> {
         format!("select {{bucket:Date32}} as {column}, q.*, {{build_id:UUID}} as build_id from (\n{select}\n) as q")
     }
 
-    /// Makes the table, with the columns that the SELECT has now, and the result table if there is none.
+    /// Makes the table, and the result table if there is none; drops what dead builders of this day left.
     pub(super) async fn create(&self, source: &MirrorDay) -> anyhow::Result<()> {
+        // Both to their end, so that what is made is known to be made.
+        let (cleared, made) = tokio::join!(self.clear(), self.make(source));
+        made.and(cleared)
+    }
+
+    /// With the columns that the SELECT has now.
+    async fn make(&self, source: &MirrorDay) -> anyhow::Result<()> {
         let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
         let sql = format!(
             "create table {} engine = MergeTree partition by {} order by ({}) settings allow_nullable_key = 1, \
@@ -91,16 +106,18 @@ impl<'a> Staging<'a> {
         let target = self.aggregate.result_table();
         let sql = format!("create table if not exists {target} as {}", self.quoted());
         self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("making the result table", error))?;
-        self.compare_with_target().await
+        failpoint!("build.staging-made");
+        Ok(())
     }
 
-    /// Builds the day.
+    /// Builds the day, and makes sure meanwhile that the result has a place for it.
     pub(super) async fn fill(&self, source: &MirrorDay) -> anyhow::Result<()> {
         let sql = format!("insert into {} settings insert_deduplicate = 0 {}", self.quoted(), self.select(source));
-        self.run(&sql, source, "building the day").await
+        tokio::try_join!(self.run(&sql, source, "building the day"), self.compare_with_target()).map(drop)
     }
 
-    /// Leaves what was built as one part: swapping in a single part is atomic, also when the server dies. Gives its size.
+    /// Leaves what was built as one part: swapping in a single part is atomic, also when the server dies. Gives its size, and how
+    /// many rows it says that went in.
     pub(super) async fn settle(&self) -> anyhow::Result<Staged> {
         if let Some(staged) = self.judge().await? {
             return Ok(staged);
@@ -123,15 +140,23 @@ impl<'a> Staging<'a> {
             parts: u64,
             #[serde(with = "text")]
             strays: u64,
+            counted: Option<String>,
         }
         let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
         let strays = match self.aggregate.unit {
             BucketUnit::Hour => "countIf(not ifNull(toDate32(hour) = day, false))",
             BucketUnit::Day | BucketUnit::Month => "toUInt64(0)",
         };
+        // Inside a SELECT of its own, where the names of the others mean the file's columns.
+        let counted = self.aggregate.rows.as_ref();
+        let counted = counted.map_or_else(
+            || "NULL".to_owned(),
+            |expression| format!("(select toString({expression}) from {})", self.quoted()),
+        );
         let sql = format!(
             "select count() as rows_out, uniqExact(tuple({})) as keys, (select count() from system.parts \
-             where database = 'platform' and table = {{name:String}} and active) as parts, {strays} as strays from {}",
+             where database = 'platform' and table = {{name:String}} and active) as parts, {strays} as strays, \
+             {counted} as counted from {}",
             keys.join(", "),
             self.quoted()
         );
@@ -139,7 +164,7 @@ impl<'a> Staging<'a> {
             .clickhouse
             .fetch_optional(&sql, &[("name", &self.name)])
             .await
-            .map_err(|error| failed("counting what was built", error))?;
+            .map_err(|error| failed_in(self.aggregate, "counting what was built", error))?;
         let Some(row) = row else { anyhow::bail!("ClickHouse counted nothing") };
         if row.keys != row.rows_out {
             let (rows, keys) = (row.rows_out, row.keys);
@@ -152,27 +177,11 @@ impl<'a> Staging<'a> {
             let text = format!("{} rows have an hour outside of their day; write {{hour}} as hour", row.strays);
             return Err(Failure::DataCheck(text).into());
         }
-        Ok((row.parts <= 1).then_some(Staged { rows_out: row.rows_out }))
-    }
-
-    /// The number of source rows, as the header says that the result tells it.
-    pub(super) async fn counted_rows(&self) -> anyhow::Result<Option<String>> {
-        #[derive(Deserialize)]
-        struct Row {
-            counted: String,
-        }
-        let Some(expression) = &self.aggregate.rows else { return Ok(None) };
-        let sql = format!("select toString({expression}) as counted from {}", self.quoted());
-        let row: Option<Row> = self
-            .clickhouse
-            .fetch_optional(&sql, &[])
-            .await
-            .map_err(|error| failed_in(self.aggregate, "counting the rows that went in", error))?;
-        Ok(row.map(|row| row.counted))
+        Ok((row.parts <= 1).then_some(Staged { rows_out: row.rows_out, counted: row.counted }))
     }
 
     /// Puts the day in the place of the one before, in one step for every reader.
-    pub(super) async fn swap(&self, staged: Staged) -> anyhow::Result<()> {
+    pub(super) async fn swap(&self, staged: &Staged) -> anyhow::Result<()> {
         let target = self.aggregate.result_table();
         let sql = if staged.rows_out == 0 {
             // Replacing from nothing is refused, or erases in silence, by version.
@@ -193,23 +202,19 @@ impl<'a> Staging<'a> {
     }
 
     async fn compare_with_target(&self) -> anyhow::Result<()> {
-        #[derive(Deserialize, PartialEq)]
+        #[derive(Deserialize)]
         struct Row {
-            shape: String,
+            shapes: String,
         }
-        let shape = async |database: &str, table: &str| -> anyhow::Result<Option<Row>> {
-            let sql = "select concat(any(t.engine), ' ', any(t.sorting_key), ' ', any(t.partition_key), ' ', \
-                       toString(arraySort(groupArray((c.position, c.name, c.type))))) as shape \
-                       from system.columns c join system.tables t on t.database = c.database and t.name = c.table \
-                       where c.database = {database:String} and c.table = {table:String}";
-            let parameters = [("database", database), ("table", table)];
-            let row = self.clickhouse.fetch_optional(sql, &parameters).await;
-            row.map_err(|error| failed("comparing the tables", error))
-        };
+        let sql = "select toString((count(), uniqExact(shape))) as shapes from (select (any(t.engine), any(t.sorting_key), \
+                   any(t.partition_key), arraySort(groupArray((c.position, c.name, c.type)))) as shape \
+                   from system.columns c join system.tables t on t.database = c.database and t.name = c.table \
+                   where c.database = 'platform' and c.table in ({staging:String}, {result:String}) group by c.table)";
         let (name, table) = (&self.aggregate.name, self.aggregate.result_table());
         let result = self.aggregate.result_name();
-        let (staging, result) = tokio::try_join!(shape("platform", &self.name), shape("platform", &result))?;
-        if staging == result {
+        let row = self.clickhouse.fetch_optional(sql, &[("staging", &self.name), ("result", &result)]).await;
+        let row: Option<Row> = row.map_err(|error| failed("comparing the tables", error))?;
+        if row.is_some_and(|row| row.shapes == "(2,1)") {
             return Ok(());
         }
         Err(Failure::Config(format!(
@@ -301,6 +306,11 @@ pub(super) async fn content(
             _ => None,
         },
     }))
+}
+
+/// What the names of a day's staging tables begin with; the build comes behind it.
+fn prefix(aggregate: &Aggregate, day: RunDate) -> String {
+    format!("_staging_{}_{}_", aggregate.name, day.naive().format("%Y%m%d"))
 }
 
 async fn drop_table(clickhouse: &ClickHouse, name: &str) -> anyhow::Result<()> {

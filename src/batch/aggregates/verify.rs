@@ -29,7 +29,7 @@ pub enum Verdict {
 /// `Failure::Signal`; `Failure::Unavailable`.
 pub async fn verify(day: &Day<'_>, wait: Duration) -> anyhow::Result<Verdict> {
     for attempt in 1..=ATTEMPTS {
-        let (_, inspection, comparison) = day.shutdown.guard(look(day, Some(wait))).await?;
+        let (inspection, comparison) = day.shutdown.guard(look(day, Some(wait))).await?;
         match comparison {
             Comparison::Differs(_) if attempt == 1 => {}
             Comparison::Differs(differences) => return Ok(Verdict::Differs(differences)),

@@ -6,6 +6,7 @@
 mod analytics;
 mod auth;
 mod batches;
+mod bombs;
 mod caching;
 mod consistency;
 mod contract;

@@ -10,6 +10,7 @@ mod generate;
 mod generate_days;
 mod hybrid;
 mod import;
+mod import_bombs;
 mod import_sources;
 mod mirrored;
 

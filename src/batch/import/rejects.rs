@@ -13,7 +13,8 @@ use crate::domain::Failure;
 
 /// Reasons said on stderr for each input; the rest is in the file alone.
 const SHOWN_MAX: u64 = 5;
-/// Bytes that the rejected records of one input may take: what is longer is no file of posts, and could fill the disk.
+/// Bytes that the rejected records of one input and their reasons may take: what is longer is no file of posts, and could
+/// fill the disk.
 const BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// The rejected records of one input.
@@ -27,6 +28,7 @@ pub(super) struct Rejects {
     pub(super) count: u64,
     max: u64,
     bytes: u64,
+    bytes_max: u64,
     progress: ProgressBar,
 }
 
@@ -56,6 +58,7 @@ impl Rejects {
             count: 0,
             max,
             bytes: 0,
+            bytes_max: BYTES_MAX,
             progress: progress.clone(),
         }
     }
@@ -82,7 +85,7 @@ impl Rejects {
         );
         match reopened {
             [Ok(records), Ok(reasons)] => {
-                (self.files, self.bytes) = (Some(Files { records, reasons }), lengths.records);
+                (self.files, self.bytes) = (Some(Files { records, reasons }), lengths.records + lengths.reasons);
             }
             _ => tracing::warn!(
                 input = self.input,
@@ -106,12 +109,19 @@ impl Rejects {
     /// # Errors
     /// As `add`.
     pub(super) fn add_piece(&mut self, piece: &[u8]) -> anyhow::Result<()> {
-        self.bytes += u64::try_from(piece.len()).unwrap_or(u64::MAX);
-        if self.bytes > BYTES_MAX {
-            let text = format!("{}: its rejected records have more than {BYTES_MAX} bytes", self.input);
+        self.take_room(piece.len())?;
+        self.piece(piece).with_context(|| self.trouble())
+    }
+
+    /// Counts bytes that are about to be written.
+    fn take_room(&mut self, bytes: usize) -> anyhow::Result<()> {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if self.bytes > self.bytes_max {
+            let (input, most) = (&self.input, self.bytes_max);
+            let text = format!("{input}: its rejected records and their reasons have more than {most} bytes");
             return Err(Failure::DataCheck(text).into());
         }
-        self.piece(piece).with_context(|| self.trouble())
+        Ok(())
     }
 
     /// The end of such a record.
@@ -119,7 +129,14 @@ impl Rejects {
     /// # Errors
     /// As `add`.
     pub(super) fn end_pieces(&mut self, line: u64, reason: &str) -> anyhow::Result<()> {
-        self.close(line, reason).with_context(|| self.trouble())?;
+        let said = format!("{}: {reason}\n", self.place(line));
+        self.take_room(said.len() + 1)?;
+        self.close(&said).with_context(|| self.trouble())?;
+        self.count += 1;
+        let (input, shown) = (&self.input, self.count <= SHOWN_MAX);
+        if shown {
+            self.progress.suspend(|| tracing::warn!(input, line, reason, "record rejected"));
+        }
         if self.count > self.max {
             let text = format!(
                 "{}: more than {} records were rejected; the reasons are in {} (--max-rejected sets the limit)",
@@ -191,20 +208,45 @@ impl Rejects {
         Ok(())
     }
 
-    fn close(&mut self, line: u64, reason: &str) -> io::Result<()> {
-        self.count += 1;
-        if let Some(files) = &mut self.files {
-            files.records.write_all(b"\n")?;
-            writeln!(files.reasons, "{}:{line}: {reason}", self.input)?;
-        }
-        let (input, shown) = (&self.input, self.count <= SHOWN_MAX);
-        if shown {
-            self.progress.suspend(|| tracing::warn!(input, line, reason, "record rejected"));
-        }
-        Ok(())
+    fn close(&mut self, said: &str) -> io::Result<()> {
+        let Some(files) = &mut self.files else { return Ok(()) };
+        files.records.write_all(b"\n")?;
+        files.reasons.write_all(said.as_bytes())
     }
 
     fn trouble(&self) -> Failure {
         Failure::Usage(format!("cannot write {}; name another place with --rejected", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten rejected lines of one byte each need far more room for their reasons.
+    #[test]
+    fn records_and_reasons_share_one_limit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rejected");
+        let source =
+            Source { name: "in".to_owned(), format: None, rejected: path.clone(), bytes: 0, path: Some("in".into()) };
+        let room = u64::try_from("in:1: is bad\nx\n".len() * 10).expect("a number");
+        let rejects = |bytes_max| {
+            let mut rejects = Rejects::new(&source, None, 100, &ProgressBar::hidden());
+            rejects.bytes_max = bytes_max;
+            rejects
+        };
+        let fill = |rejects: &mut Rejects| (0..10).try_for_each(|line| rejects.add(line, "is bad", b"x"));
+        let mut enough = rejects(room);
+        fill(&mut enough).expect("there is room");
+        let lengths = enough.flush().expect("written");
+        assert_eq!(lengths.records + lengths.reasons, room);
+
+        // One that goes on has as much room left as there was.
+        let mut again = rejects(room);
+        again.go_on_after(lengths).expect("reopened");
+        assert!(again.add(11, "is bad", b"x").is_err());
+        let error = fill(&mut rejects(room - 1)).expect_err("no room for the last one");
+        assert!(error.to_string().contains("more than"), "{error:#}");
     }
 }

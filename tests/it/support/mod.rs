@@ -1,6 +1,7 @@
 //! What tests share: real parts on free ports, waiting with deadlines.
 #![allow(dead_code, reason = "every test takes what it needs")]
 
+pub(crate) mod bomb;
 pub(crate) mod clickhouse_server;
 pub(crate) mod liar;
 pub(crate) mod own_sink;

@@ -43,6 +43,16 @@ impl From<tokio_postgres::Error> for ApiError {
     }
 }
 
+impl ApiError {
+    /// An error of `store` with its context: what PostgreSQL said decides, if it was PostgreSQL.
+    pub(super) fn of_store(error: anyhow::Error) -> Self {
+        match error.downcast::<tokio_postgres::Error>() {
+            Ok(error) => error.into(),
+            Err(other) => Self::internal(format!("{other:#}")),
+        }
+    }
+}
+
 fn of_sqlstate(state: &SqlState) -> ApiError {
     let found = SQLSTATES
         .iter()

@@ -105,7 +105,7 @@ fn id_text(request: &HttpRequest) -> &str {
 
 async fn find(worker: &Worker, id: i64) -> ApiResult<Option<Record>> {
     let pipeline = &worker.shared.pipeline;
-    worker.query(async |client| requests::find(&***client, pipeline, id).await.map_err(ApiError::internal)).await
+    worker.query(async |client| requests::find(&***client, pipeline, id).await.map_err(ApiError::of_store)).await
 }
 
 /// Asks for something and answers 202 with where to look for its end; with an `Idempotency-Key` a repeated request asks once.
@@ -131,8 +131,8 @@ pub(super) async fn submit(
             return Ok((answer, true));
         }
         let pipeline = &state.shared.pipeline;
-        let id = requests::ask(&*transaction, pipeline, kind, arguments, &by).await.map_err(ApiError::internal)?;
-        let record = requests::find(&*transaction, pipeline, id).await.map_err(ApiError::internal)?;
+        let id = requests::ask(&*transaction, pipeline, kind, arguments, &by).await.map_err(ApiError::of_store)?;
+        let record = requests::find(&*transaction, pipeline, id).await.map_err(ApiError::of_store)?;
         let record = record.ok_or_else(|| ApiError::internal("a request that was just stored is not there"))?;
         let body = serde_json::to_vec(&PipelineRequest::from(record)).map_err(ApiError::internal)?;
         let headers = vec![("location".to_owned(), format!("{PATH}/{id}"))];

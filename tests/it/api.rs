@@ -31,6 +31,7 @@ mod roles;
 mod slow_clients;
 mod statistics;
 mod strictness;
+mod timeouts;
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;

@@ -7,10 +7,12 @@ use super::{Answer, Api, send};
 
 /// An operation of the document.
 #[derive(Debug)]
-struct Operation {
-    method: Method,
+pub(super) struct Operation {
+    pub(super) method: Method,
+    /// As the document has it.
+    pub(super) template: String,
     /// With something in the place of every template, and the query parameters that must be there.
-    path: String,
+    pub(super) path: String,
     /// Needs a key.
     secured: bool,
     /// Takes a body.
@@ -21,7 +23,7 @@ struct Operation {
 }
 
 impl Operation {
-    fn documents(&self, status: u16) -> bool {
+    pub(super) fn documents(&self, status: u16) -> bool {
         !self.description["responses"][status.to_string()].is_null()
     }
 
@@ -53,7 +55,7 @@ fn example(parameter: &Value) -> String {
     }
 }
 
-async fn operations(api: &Api) -> Vec<Operation> {
+pub(super) async fn operations(api: &Api) -> Vec<Operation> {
     let document = api.get("/openapi.json").await.json();
     let mut operations = Vec::new();
     for (template, item) in document["paths"].as_object().expect("paths") {
@@ -66,6 +68,7 @@ async fn operations(api: &Api) -> Vec<Operation> {
                 needed.map(|one| format!("{}={}", one["name"].as_str().expect("a name"), example(one))).collect();
             operations.push(Operation {
                 method: method.to_uppercase().parse().expect("a method"),
+                template: template.clone(),
                 path: if pairs.is_empty() { path } else { format!("{path}?{}", pairs.join("&")) },
                 secured: description["security"]
                     .as_array()

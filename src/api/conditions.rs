@@ -98,8 +98,11 @@ impl CacheControl {
     }
 }
 
-/// The tags of a header, each with whether it is weak; `*` as itself.
-fn entity_tags(headers: &HeaderMap, name: &HeaderName) -> ApiResult<Option<Vec<(bool, String)>>> {
+/// The tags of a header, each with whether it is weak; `*` as itself; `None` without the header.
+///
+/// # Errors
+/// 400 when it is no list of entity tags.
+pub(super) fn entity_tags(headers: &HeaderMap, name: &HeaderName) -> ApiResult<Option<Vec<(bool, String)>>> {
     let bad = || ApiError::new(Code::InvalidHeader, format!("{name} must be * or a list of entity tags such as \"7\""));
     let mut tags = Vec::new();
     let mut given = false;

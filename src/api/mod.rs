@@ -21,6 +21,7 @@ mod dead_letters;
 mod durations;
 mod encoding;
 mod endpoints;
+mod entity_tags;
 mod envelope;
 mod events;
 mod fallback;

@@ -29,6 +29,10 @@ every answer and in the log.";
 /// What `If-None-Match` takes: `*`, or entity tags.
 const ENTITY_TAGS: &str = "^(\\*|(W/)?\"[!#-~]+\"(, (W/)?\"[!#-~]+\")*)$";
 
+/// A post's tag in the patterns of its operations, and with the coding that each may have.
+const VERSION_TAG: &str = "\"[0-9]{1,18}\"";
+const VERSION_TAG_IN_A_CODING: &str = "\"[0-9]{1,18}(-(br|deflate|gzip|zstd))?\"";
+
 /// Groups of operations, in the order that people read them.
 const TAGS: [(&str, &str); 8] = [
     ("posts", "Posts in PostgreSQL, the system of record"),
@@ -77,7 +81,7 @@ pub(super) fn complete(mut openapi: OpenApi, endpoints: &[Endpoint]) -> OpenApi 
             add_common_problems(path, operation);
             for parameter in operation.parameters.iter_mut().flatten() {
                 let RefOr::T(parameter) = parameter else { continue };
-                parameter.schema = parameter.schema.take().map(without_null);
+                parameter.schema = parameter.schema.take().map(without_null).map(with_codings);
             }
             for (status, response) in &mut operation.responses.responses {
                 if let RefOr::T(response) = response {
@@ -135,6 +139,15 @@ fn without_null(schema: RefOr<Schema>) -> RefOr<Schema> {
         }
         other => other,
     }
+}
+
+/// The tag of a post is its version, and the coding in which it came (`entity_tags.rs`).
+fn with_codings(mut schema: RefOr<Schema>) -> RefOr<Schema> {
+    if let RefOr::T(Schema::Object(object)) = &mut schema {
+        let tags = |pattern: String| pattern.replace(VERSION_TAG, VERSION_TAG_IN_A_CODING);
+        object.pattern = object.pattern.take().map(tags);
+    }
+    schema
 }
 
 /// What the envelope, the key and the reading of a body can answer to every request, beside what the operation says itself.

@@ -31,8 +31,9 @@ use super::rate_limit::Buckets;
 use super::replica::Replica;
 use super::state::{Shared, State, Worker};
 use super::{
-    analytics, consistency_resource, dead_letters, endpoints, events, fallback, health, idempotency, keys, lag,
-    openapi, pages, pipeline, pipeline_tables, posts, posts_batch, posts_list, requests, runs, stats, stats_freshness,
+    analytics, consistency_resource, dead_letters, endpoints, entity_tags, events, fallback, health, idempotency, keys,
+    lag, openapi, pages, pipeline, pipeline_tables, posts, posts_batch, posts_list, requests, runs, stats,
+    stats_freshness,
 };
 use crate::config::{self, Auth, Settings};
 use crate::domain::Failure;
@@ -88,7 +89,7 @@ pub async fn start(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<R
         let worker = worker(&for_workers, &postgres, limits);
         let (app, _) = routes(App::new().app_data(worker)).split_for_parts();
         // The wrap that is written last runs first.
-        app.wrap(Compress::default()).wrap(from_fn(envelope))
+        app.wrap(Compress::default()).wrap(from_fn(entity_tags::by_coding)).wrap(from_fn(envelope))
     };
     let server = HttpServer::new(make_app)
         .workers(worker_count(settings.api.workers))

@@ -12,6 +12,7 @@ mod consistency;
 mod contract;
 mod conventions;
 mod endpoint_files;
+mod entity_tags;
 mod every_route;
 mod failures;
 mod idempotency;

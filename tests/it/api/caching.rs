@@ -15,7 +15,10 @@ use platform::domain::Lsn;
 const SOON: Duration = Duration::from_secs(20);
 
 /// An API with one endpoint over a table of its own, and with more of `files`.
-async fn with_table(files: &[(&str, &str)], change: impl FnOnce(&mut platform::config::Settings)) -> (Api, String) {
+pub(super) async fn with_table(
+    files: &[(&str, &str)],
+    change: impl FnOnce(&mut platform::config::Settings),
+) -> (Api, String) {
     let table = unique("kept").replace('-', "_");
     let folder = tempfile::tempdir().expect("a folder");
     let count = format!(
@@ -38,7 +41,7 @@ async fn with_table(files: &[(&str, &str)], change: impl FnOnce(&mut platform::c
     (api, table)
 }
 
-async fn insert(api: &Api, table: &str, value: u32) {
+pub(super) async fn insert(api: &Api, table: &str, value: u32) {
     let sql = format!("insert into analytics.{table} values ({value})");
     api.clickhouse().await.execute(&sql, &[]).await.expect("inserted");
 }
@@ -54,7 +57,7 @@ fn tag(answer: &Answer) -> String {
 }
 
 /// Asks until the table's version is known and the answer is kept.
-async fn until_kept(api: &Api, path: &str) -> Answer {
+pub(super) async fn until_kept(api: &Api, path: &str) -> Answer {
     wait_until("the answer is kept", SOON, || async {
         api.get(path).await.header("cache-status") == Some("platform; hit")
     })

@@ -22,7 +22,7 @@ select platform, count() as posts, sum(sleepEachRow(0.1)) as slept from {source}
 
 const QUIET: &str = "select dateDiff('second', max(modification_time), now()) > 2 from system.parts \
                      where active and database = 'mirror' and table = 'sentiment_social'";
-const BUILDING: &str = "select count() from system.processes where startsWith(query, 'insert into platform.`_staging')";
+const BUILDING: &str = "select count() from system.processes where query ilike 'insert into platform.%' and query like '%\\_staging\\_slow%'";
 
 async fn becomes_true(bench: &Mirrored, sql: &str) {
     wait_until(sql, Duration::from_secs(60), || async { bench.ask(sql).await.trim() == "1" }).await;

@@ -9,7 +9,8 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{self, HeaderName};
 use actix_web::web::{Bytes, Payload};
 use rust_decimal::Decimal;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::encoding::Encoding;
@@ -126,32 +127,9 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// A member's name: the body's bytes, or a text of its own where it is written with escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-
-        impl<'de> Visitor<'de> for Text {
-            type Value = Name<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(text.to_owned())))
-            }
-        }
-
-        deserializer.deserialize_str(Text)
-    }
-}
+/// A member's name: the body's bytes, or a text of its own where it is written with escapes. A `Cow` by itself is never borrowed.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// A whole number in any of JSON's spellings: `500`, `500.0` and `5e2` are one number.
 pub(super) fn whole_number(text: &str) -> Option<i32> {
@@ -201,6 +179,7 @@ mod tests {
         let members = Members::parse(br#" {"b": 1.10, "a": [null]} "#).expect("an object");
         let texts: Vec<_> = members.0.iter().map(|(name, value)| (name.as_ref(), value.get())).collect();
         assert_eq!(texts, [("b", "1.10"), ("a", "[null]")]);
+        assert!(members.0.iter().all(|(name, _)| matches!(name, Cow::Borrowed(_))), "{members:?}");
         for body in
             ["", "[]", "1", "null", "{", r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":2}"#, "{\"a\":\"\u{1}\"}", "{} {}"]
         {

@@ -76,6 +76,17 @@ fn daily() -> Aggregate {
     aggregates::all("").expect("the shipped ones").swap_remove(0)
 }
 
+/// Settings of the stack for an API on a free port, with the role that it has in production.
+fn api_settings(stack: &Stack) -> Settings {
+    let mut settings = stack.settings();
+    let password = settings.postgres.api_password.expose_secret();
+    let (_, rest) = stack.postgres_url().split_once('@').expect("a user");
+    settings.postgres.url = SecretString::from(format!("postgres://platform_api:{password}@{rest}"));
+    "127.0.0.1:0".clone_into(&mut settings.api.bind);
+    settings.api.workers = 2;
+    settings
+}
+
 /// What the load and the batch half make when they run.
 async fn make_tables(stack: &Stack) {
     let clickhouse = ClickHouse::new(&stack.settings().clickhouse).expect("a client");
@@ -131,13 +142,7 @@ impl Api {
     }
 
     async fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
-        let stack = stack().await;
-        let mut settings = stack.settings();
-        let password = settings.postgres.api_password.expose_secret();
-        let (_, rest) = stack.postgres_url().split_once('@').expect("a user");
-        settings.postgres.url = SecretString::from(format!("postgres://platform_api:{password}@{rest}"));
-        settings.api.bind = "127.0.0.1:0".to_owned();
-        settings.api.workers = 2;
+        let mut settings = api_settings(stack().await);
         // A test may read the event stream to its end.
         settings.api.events_seconds_max = 2;
         settings.sink.pipeline = unique("pipeline");

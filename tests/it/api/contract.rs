@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use platform::api;
 use platform::shutdown::Shutdown;
-use secrecy::{ExposeSecret as _, SecretString};
 use tokio::process::Command;
 
-use super::make_tables;
+use super::{api_settings, make_tables};
 use crate::support::{Options, Stack};
 
 /// Databases of its own: the requests change and delete what others would need.
@@ -20,12 +19,7 @@ async fn schemathesis_finds_nothing() {
     let options = Options { parts: Some("postgres,clickhouse,migrate"), ..Options::default() };
     let stack = tokio::task::spawn_blocking(|| Stack::start_with(options)).await.expect("started");
     make_tables(&stack).await;
-    let mut settings = stack.settings();
-    let password = settings.postgres.api_password.expose_secret().to_owned();
-    let (_, rest) = stack.postgres_url().split_once('@').expect("a user");
-    settings.postgres.url = SecretString::from(format!("postgres://platform_api:{password}@{rest}"));
-    "127.0.0.1:0".clone_into(&mut settings.api.bind);
-    settings.api.workers = 2;
+    let mut settings = api_settings(&stack);
     settings.api.rate_limit_requests = 0;
     // Event streams end after what is known at once: the next one comes a second later.
     settings.api.events_seconds_max = 0;

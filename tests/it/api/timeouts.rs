@@ -9,11 +9,10 @@ use platform::store::clickhouse::ClickHouse;
 use platform::store::postgres;
 use platform::store::table_states::{self, StateChange, TableState};
 use reqwest::Method;
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use super::every_route::{Operation, operations};
-use super::{Answer, Api, make_tables, send, small_post};
+use super::{Answer, Api, api_settings, make_tables, send, small_post};
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::wait::wait_until;
 use crate::support::{Options, Stack};
@@ -131,12 +130,7 @@ const LOCK_ALL: &str = "do $$ declare place regclass; begin \
 
 /// Without keys, so that it is the operation that waits and not the look at its key.
 fn settings(stack: &Stack) -> Settings {
-    let mut settings = stack.settings();
-    let password = settings.postgres.api_password.expose_secret().to_owned();
-    let (_, rest) = stack.postgres_url().split_once('@').expect("a user");
-    settings.postgres.url = SecretString::from(format!("postgres://platform_api:{password}@{rest}"));
-    "127.0.0.1:0".clone_into(&mut settings.api.bind);
-    settings.api.workers = 2;
+    let mut settings = api_settings(stack);
     settings.api.auth = Auth::Off;
     settings.api.query_timeout_ms = LIMIT_MS;
     settings

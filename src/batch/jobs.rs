@@ -115,6 +115,7 @@ impl<A: Fn() -> bool> Jobs<A> {
                     pipeline: &self.settings.sink.pipeline,
                     aggregate,
                     date,
+                    glimpse: None,
                     shutdown: &self.shutdown,
                 };
                 let report = Box::pin(aggregates::rebuild(&day, &options)).await;

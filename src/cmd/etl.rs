@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio_postgres::Client;
 
 use super::{etl_runs, etl_verify, etl_workers};
-use crate::batch::aggregates::{self, Day, Options, Report, Status};
+use crate::batch::aggregates::{self, Day, Glimpse, Options, Report, Status};
 use crate::catalog::Aggregate;
 use crate::config::{self, Settings};
 use crate::domain::{Failure, RunDate};
@@ -163,14 +163,23 @@ async fn build(args: Build, settings: Settings, shutdown: Shutdown) -> anyhow::R
         wait: (args.wait_lsn == WaitLsn::Auto).then(|| Duration::from_secs(settings.etl.wait_timeout_s)),
         context: context()?,
     };
-    let work = Work::begin(&settings, &shutdown, &aggregates, &options).await?;
+    let alone = match (aggregates.as_slice(), range) {
+        ([one], Some((from, to))) if from == to && options.wait.is_none() => Some(one),
+        _ => None,
+    };
+    let looked = async { Ok(tokio::join!(are_published(&settings, &aggregates), glimpse(&settings, alone))) };
+    let begun_with = async { tokio::try_join!(Work::begin(&settings, &shutdown, &aggregates, &options), looked) };
+    let (work, (published, glimpse)) = shutdown.guard(Box::pin(begun_with)).await?;
+    let work = Work { glimpse, ..work };
     let todo = match range {
         Some((from, to)) => work.within(from, to),
         None => work.dirty().await?,
     };
     let reports = etl_workers::build_all(&work, todo, args.parallel, args.dirty).await?;
-    for aggregate in &aggregates {
-        work.complete(aggregate).await?;
+    if !published {
+        for aggregate in &aggregates {
+            work.complete(aggregate).await?;
+        }
     }
     let unchanged = reports.iter().all(|report| report.status == Status::Unchanged);
     match (reports.as_slice(), range) {
@@ -185,6 +194,18 @@ async fn build(args: Build, settings: Settings, shutdown: Shutdown) -> anyhow::R
     if unchanged { Err(Failure::NothingToDo("nothing has changed since the last build".into()).into()) } else { Ok(()) }
 }
 
+/// Looked at while PostgreSQL's session begins. If ClickHouse does not answer, the work will say so.
+async fn are_published(settings: &Settings, aggregates: &[Aggregate]) -> bool {
+    let Ok(clickhouse) = ClickHouse::new(&settings.clickhouse) else { return false };
+    aggregates::are_published(&clickhouse, aggregates).await.unwrap_or(false)
+}
+
+/// The mirror of a single bucket's aggregate, looked at meanwhile too.
+async fn glimpse(settings: &Settings, aggregate: Option<&Aggregate>) -> Option<Glimpse> {
+    let clickhouse = ClickHouse::new(&settings.clickhouse).ok()?;
+    Glimpse::take(&clickhouse, &settings.sink.pipeline, aggregate?).await.ok()
+}
+
 /// A run's connections, and what it was told.
 pub(super) struct Work<'a> {
     settings: &'a Settings,
@@ -193,6 +214,7 @@ pub(super) struct Work<'a> {
     shutdown: &'a Shutdown,
     aggregates: &'a [Aggregate],
     options: &'a Options,
+    glimpse: Option<Glimpse>,
 }
 
 /// A bucket to build, by the place of its aggregate.
@@ -206,7 +228,7 @@ impl<'a> Work<'a> {
         options: &'a Options,
     ) -> anyhow::Result<Self> {
         let (postgres, clickhouse) = shutdown.guard(aggregates::sessions(settings, "platform etl")).await?;
-        Ok(Self { settings, postgres, clickhouse, shutdown, aggregates, options })
+        Ok(Self { settings, postgres, clickhouse, shutdown, aggregates, options, glimpse: None })
     }
 
     /// The same work over a session of its own: a session holds one lock at a time.
@@ -247,7 +269,8 @@ impl<'a> Work<'a> {
 
     pub(super) async fn build(&self, (aggregate, date): Bucket<'_>) -> anyhow::Result<Report> {
         let Self { postgres, clickhouse, shutdown, .. } = self;
-        let day = Day { postgres, clickhouse, pipeline: self.pipeline(), aggregate, date, shutdown };
+        let (pipeline, glimpse) = (self.pipeline(), self.glimpse.as_ref());
+        let day = Day { postgres, clickhouse, pipeline, aggregate, date, glimpse, shutdown };
         let report = Box::pin(aggregates::rebuild(&day, self.options)).await;
         report.with_context(|| format!("{} of {date}", aggregate.name))
     }

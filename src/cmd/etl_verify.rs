@@ -61,8 +61,8 @@ pub(super) async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> a
     for aggregate in &chosen {
         for date in aggregate.unit.within(from, to) {
             let pipeline = &settings.sink.pipeline;
-            let day =
-                Day { postgres: &client, clickhouse: &clickhouse, pipeline, aggregate, date, shutdown: &shutdown };
+            let (postgres, clickhouse, shutdown) = (&client, &clickhouse, &shutdown);
+            let day = Day { postgres, clickhouse, pipeline, aggregate, date, glimpse: None, shutdown };
             match Box::pin(aggregates::verify(&day, wait)).await.map_err(postgres::or_unavailable)? {
                 Verdict::Equal => equal += 1,
                 Verdict::Stale => stale += 1,

@@ -122,7 +122,7 @@ pub async fn store_run(clickhouse: &ClickHouse, run: &Run<'_>) -> Result<(), Err
     clickhouse.execute(sql, &parameters.each_ref().map(|(name, value)| (*name, value.as_str()))).await
 }
 
-/// What is known of a mirrored table: its state with the reason, and how many of its rows are parked.
+/// What is known of a mirrored table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableFacts {
     /// `loading`, `live` or `halted`; empty before the first load.
@@ -131,8 +131,6 @@ pub struct TableFacts {
     pub reason: String,
     /// Position that the watermark must pass before the last load is complete.
     pub snapshot: Lsn,
-    /// Rows in `platform.dead_letters`.
-    pub parked: u64,
 }
 
 /// Reads them.
@@ -146,13 +144,26 @@ pub async fn table_facts(clickhouse: &ClickHouse, table: &TableName) -> Result<T
         reason: String,
         #[serde(with = "text")]
         snapshot: u64,
+    }
+    let sql = "select argMax(state, changed_at) as state, argMax(reason, changed_at) as reason, \
+               argMax(snapshot_lsn, changed_at) as snapshot from platform.tables where table = {table:String}";
+    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("table", &table.mirror_name())]).await?;
+    let row = row.ok_or_else(|| Error::Unreadable("an aggregate without a row".into()))?;
+    Ok(TableFacts { state: row.state, reason: row.reason, snapshot: Lsn::new(row.snapshot) })
+}
+
+/// How many rows of a table are parked in `platform.dead_letters`.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn parked(clickhouse: &ClickHouse, table: &TableName) -> Result<u64, Error> {
+    #[derive(Deserialize)]
+    struct Row {
         #[serde(with = "text")]
         parked: u64,
     }
-    let sql = "select argMax(state, changed_at) as state, argMax(reason, changed_at) as reason, \
-               argMax(snapshot_lsn, changed_at) as snapshot, (select count() from platform.dead_letters final \
-               where table = {table:String} and state = 'parked') as parked from platform.tables where table = {table:String}";
+    let sql =
+        "select count() as parked from platform.dead_letters final where table = {table:String} and state = 'parked'";
     let row: Option<Row> = clickhouse.fetch_optional(sql, &[("table", &table.mirror_name())]).await?;
-    let row = row.ok_or_else(|| Error::Unreadable("an aggregate without a row".into()))?;
-    Ok(TableFacts { state: row.state, reason: row.reason, snapshot: Lsn::new(row.snapshot), parked: row.parked })
+    Ok(row.map_or(0, |row| row.parked))
 }

@@ -158,7 +158,8 @@ impl ClickHouse {
     /// See `Error`.
     pub async fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<(), Error> {
         let query = self.query(sql, parameters).with_setting("wait_end_of_query", "1");
-        self.limited(query.execute()).await
+        // Boxed, here and below: callers join several statements.
+        self.limited(Box::pin(query.execute())).await
     }
 
     /// Runs a SELECT and reads each row into `T` by the names of its columns (`FORMAT JSONEachRow`; 64-bit and larger
@@ -203,7 +204,7 @@ impl ClickHouse {
             let mut cursor = query.fetch_bytes(format)?;
             cursor.collect().await
         };
-        tokio::time::timeout(timeout, fetch)
+        tokio::time::timeout(timeout, Box::pin(fetch))
             .await
             .map_err(|_| Error::TimedOut(timeout))?
             .map_err(|error| Error::from_driver(error, timeout))

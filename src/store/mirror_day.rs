@@ -4,12 +4,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::aggregates::{failed, failed_in};
-use super::clickhouse::{ClickHouse, Error};
+use super::clickhouse::{ClickHouse, Error, Parameter};
+use super::key_range::KeyRange;
 use super::mirror;
 use super::mirror_parts::MirrorParts;
 use super::moments::{self, Moments};
 use crate::catalog::{Aggregate, Check, SOURCE};
-use crate::domain::{Failure, RunDate, TableName, Version, quote_clickhouse};
+use crate::domain::{Failure, RunDate, Version, quote_clickhouse};
 
 /// How to read days of an aggregate's table.
 #[derive(Debug, Clone)]
@@ -58,12 +59,35 @@ impl MirrorTable {
     /// bound, each with `suffix` behind its name.
     pub fn rows(&self, suffix: &str) -> String {
         let Self { table, key, column, .. } = self;
-        let bucket = bucket(column, suffix);
+        let keys = format!("({key}) in (select {key} from {table} where {})", bucket(column, suffix));
+        self.rows_of(&keys, suffix)
+    }
+
+    /// The same for a day whose keys are those from `key_first` to `key_last`, which have to be bound too.
+    pub(super) fn rows_between(&self, key_type: &str) -> String {
+        let key = &self.key;
+        self.rows_of(&format!("{key} >= {{key_first:{key_type}}} and {key} <= {{key_last:{key_type}}}"), "")
+    }
+
+    fn rows_of(&self, keys: &str, suffix: &str) -> String {
+        let Self { table, column, .. } = self;
         // A row that is in the day now has a version in the day, and a condition on the key is safe under FINAL; the
         // rest of the conditions stands outside it.
         format!(
-            "(select * from {table} final where ({key}) in (select {key} from {table} where {bucket}) \
-             and {bucket} and _deleted = 0 and _version >= {{floor{suffix}:UInt128}})"
+            "(select * from {table} final where {keys} and {} and _deleted = 0 and _version >= {{floor{suffix}:UInt128}})",
+            bucket(column, suffix)
+        )
+    }
+
+    /// A statement about a day's keys, if they are those of a column, with the parameters of `rows("")`: the first and the last of all
+    /// versions in the day, their type, and whether at least every second version between the two is of the day.
+    pub(super) fn key_range_sql(&self) -> String {
+        let Self { table, key, column, .. } = self;
+        format!(
+            "with (select (min({key}), max({key}), count()) from {table} where {}) as _span \
+             select toString(_span.1) as first, toString(_span.2) as last, toTypeName(assumeNotNull(_span.1)) as key_type, \
+             _span.3 > 0 and (select count() from {table} where {key} >= _span.1 and {key} <= _span.2) <= 2 * _span.3 as is_dense",
+            bucket(column, "")
         )
     }
 }
@@ -72,6 +96,12 @@ impl MirrorTable {
 pub fn rows_of_view(aggregate: &Aggregate, moments: Option<&Moments>, suffix: &str) -> String {
     let bucket = bucket(&quote_clickhouse(&aggregate.bucket_column), suffix);
     moments::rows(&aggregate.table, moments, &aggregate.bucket_column, &bucket)
+}
+
+/// Whether a sorting key as ClickHouse writes it, `(id)` or `id`, is a single column: of several it is not searched for a range of all.
+fn is_one_column(key: &str) -> bool {
+    let inner = key.strip_prefix('(').and_then(|key| key.strip_suffix(')')).unwrap_or(key);
+    !inner.contains([',', '(', ')'])
 }
 
 fn bucket(column: &str, suffix: &str) -> String {
@@ -90,13 +120,15 @@ pub fn bucket_parameters(aggregate: &Aggregate, bucket: RunDate, suffix: &str) -
     ]
 }
 
+/// Versions of a table below which looking for a range of keys would cost more than it saves.
+const SEARCHED_MIN: u64 = 1_000_000;
+
 /// How to read one day of an aggregate's table.
 #[derive(Debug, Clone)]
 pub struct MirrorDay {
     table: MirrorTable,
     rows: String,
-    bucket: [(String, String); 3],
-    name: TableName,
+    parameters: Vec<(String, String)>,
     parts: MirrorParts,
 }
 
@@ -118,27 +150,44 @@ impl MirrorDay {
     /// `Failure::Config` when the table has no mirror yet.
     pub async fn find(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Self> {
         let found = MirrorParts::read(clickhouse, &aggregate.table).await;
-        match found.map_err(|error| failed("looking for the mirror", error))? {
-            Some(parts) => {
-                let table = MirrorTable::of(aggregate, parts.key.clone(), parts.floor);
-                let (rows, bucket) = (table.rows(""), bucket_parameters(aggregate, day, ""));
-                Ok(Self { rows, table, bucket, name: aggregate.table.clone(), parts })
-            }
-            None => {
-                let text = format!("{} has no mirror yet; run `platform load`", aggregate.table);
-                Err(Failure::Config(text).into())
-            }
-        }
+        Self::of(aggregate, day, found.map_err(|error| failed("looking for the mirror", error))?)
     }
 
-    /// Whether every read since it was found, and that has ended, saw the same rows. `false`: it is not known.
+    /// Of a mirror that was looked at; `parts` is `None` when there was none.
+    ///
+    /// # Errors
+    /// `Failure::Config` then.
+    pub fn of(aggregate: &Aggregate, day: RunDate, parts: Option<MirrorParts>) -> anyhow::Result<Self> {
+        let Some(parts) = parts else {
+            let text = format!("{} has no mirror yet; run `platform load`", aggregate.table);
+            return Err(Failure::Config(text).into());
+        };
+        let table = MirrorTable::of(aggregate, parts.key.clone(), parts.floor);
+        let mut parameters = Vec::from(bucket_parameters(aggregate, day, ""));
+        parameters.push(("floor".to_owned(), parts.floor.get().to_string()));
+        Ok(Self { rows: table.rows(""), table, parameters, parts })
+    }
+
+    /// The same day by the range of its keys, where they stand close together in a large table, as they do where both count up with
+    /// time: that spares the engine a set of all of them. A row that is in the day now has a version in the day, so its key is in
+    /// their range; a row that comes into the day after this look may be missed like one that comes after the read.
     ///
     /// # Errors
     /// ClickHouse's.
-    pub async fn is_as_found(&self, clickhouse: &ClickHouse) -> anyhow::Result<bool> {
-        let now = MirrorParts::read(clickhouse, &self.name).await;
-        let now = now.map_err(|error| failed("looking at the mirror's parts", error))?;
-        Ok(now.is_some_and(|now| self.parts.is_same_as(&now)))
+    pub async fn narrowed(mut self, clickhouse: &ClickHouse) -> anyhow::Result<Self> {
+        if self.parts.versions >= SEARCHED_MIN && is_one_column(&self.table.key) {
+            let found = KeyRange::find(clickhouse, &self.table, &self.parameters()).await;
+            if let Some(range) = found.map_err(|error| failed("looking for the day's keys", error))? {
+                self.rows = self.table.rows_between(&range.key_type);
+                self.parameters.extend([("key_first".to_owned(), range.first), ("key_last".to_owned(), range.last)]);
+            }
+        }
+        Ok(self)
+    }
+
+    /// Whether every read that began after it was found, and ended before `later` was, saw the same rows. `false`: it is not known.
+    pub fn is_same_as(&self, later: &Self) -> bool {
+        self.parts.is_same_as(&later.parts)
     }
 
     /// Whether nobody seemed to write to the table when it was found.
@@ -152,9 +201,8 @@ impl MirrorDay {
     }
 
     /// Values of the parameters of `select`, and the `bucket` itself.
-    pub fn parameters(&self) -> [(String, String); 4] {
-        let [bucket, from, to] = self.bucket.clone();
-        [bucket, from, to, ("floor".to_owned(), self.table.floor.get().to_string())]
+    pub fn parameters(&self) -> Vec<Parameter<'_>> {
+        self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
     }
 
     /// The statement that reads the day's facts: which rows there are, and the values of `checks`, which cost as much again.
@@ -185,14 +233,8 @@ impl MirrorDay {
         aggregate: &Aggregate,
         checks: &[Check],
     ) -> anyhow::Result<Facts> {
-        let sql = self.facts_sql(checks);
-        let parameters = self.parameters();
         let bytes = clickhouse
-            .fetch_bytes(
-                &sql,
-                &parameters.each_ref().map(|(name, value)| (name.as_str(), value.as_str())),
-                "JSONCompactEachRow",
-            )
+            .fetch_bytes(&self.facts_sql(checks), &self.parameters(), "JSONCompactEachRow")
             .await
             .map_err(|error| failed_in(aggregate, "reading the day", error))?;
         let unreadable = || anyhow::anyhow!("the day's facts cannot be read");
@@ -217,5 +259,16 @@ impl Facts {
     /// Identifies the rows and the SQL text that a build is made of.
     pub fn fingerprint(&self, aggregate: &Aggregate) -> String {
         format!("{}:{}:{}", aggregate.definition, self.rows, self.hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_single_column_has_a_range() {
+        assert!(is_one_column("(id)") && is_one_column("id") && is_one_column("(`a b`)"));
+        assert!(!is_one_column("(tenant, id)") && !is_one_column("(lower(id))") && !is_one_column("lower(id)"));
     }
 }

@@ -16,6 +16,8 @@ pub struct MirrorParts {
     pub key: String,
     /// The table's lowest living version.
     pub floor: Version,
+    /// Its rows in all versions.
+    pub versions: u64,
     /// Over its definition and its active parts; `None` where parts say nothing of what another read sees.
     parts: Option<String>,
     /// Seconds since its newest part was made, by ClickHouse's clock.
@@ -34,20 +36,23 @@ impl MirrorParts {
             engine: String,
             #[serde(with = "text")]
             floor: u128,
+            #[serde(with = "text")]
+            versions: u64,
             parts: String,
             #[serde(with = "text")]
             quiet_s: i64,
         }
-        let sql = "with (select (arraySort(groupArray((name, hash_of_all_files))), max(modification_time)) from system.parts \
+        let sql = "with (select (arraySort(groupArray((name, hash_of_all_files))), max(modification_time), sum(rows)) from system.parts \
                    where database = 'mirror' and table = {table:String} and active) as those \
                    select sorting_key, engine, (select toString(max(floor)) from platform.floors where table = {table:String}) as floor, \
                    hex(sipHash128(uuid, create_table_query, those.1)) as parts, \
-                   toInt64(dateDiff('second', those.2, now())) as quiet_s \
+                   toInt64(dateDiff('second', those.2, now())) as quiet_s, toUInt64(those.3) as versions \
                    from system.tables where database = 'mirror' and name = {table:String}";
         let row: Option<Row> = clickhouse.fetch_optional(sql, &[("table", &table.mirror_name())]).await?;
         Ok(row.map(|row| Self {
             key: row.sorting_key,
             floor: Version::from_raw(row.floor),
+            versions: row.versions,
             // Of an engine that shares or replicates its parts, another server may answer the next read.
             parts: (row.engine == "ReplacingMergeTree").then_some(row.parts),
             quiet_s: row.quiet_s,
@@ -74,6 +79,7 @@ mod tests {
         let parts = |parts: Option<&str>, floor| MirrorParts {
             key: "id".into(),
             floor: Version::from_raw(floor),
+            versions: 1,
             parts: parts.map(str::to_owned),
             quiet_s: 9,
         };

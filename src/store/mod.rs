@@ -16,6 +16,7 @@ pub mod dirty_buckets;
 pub mod import_progress;
 pub mod kafka;
 mod kafka_fetch;
+mod key_range;
 pub mod lag_history;
 pub mod lease;
 pub mod live_changes;

@@ -3,6 +3,7 @@
 mod cron;
 mod etl;
 mod etl_dirty;
+mod etl_large_day;
 mod etl_meanwhile;
 mod etl_refusals;
 mod etl_trouble;

@@ -13,6 +13,7 @@ use crate::domain::{Failure, RunDate};
 use crate::shutdown::Shutdown;
 use crate::store::builds::{self, Build};
 use crate::store::clickhouse::ClickHouse;
+use crate::store::mirror_parts::MirrorParts;
 
 /// What to build, and under which conditions.
 #[derive(Debug)]
@@ -91,18 +92,45 @@ pub(super) struct Outline {
     content: Option<Content>,
 }
 
+/// Rows of a day below which looking for a range of its keys costs as much as it saves.
+pub const LARGE_DAY: u64 = 200_000;
+
 impl Outline {
-    /// Looks at it.
-    pub(super) async fn read(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Self> {
+    /// Looks at it; at the mirror's parts too, unless that was done, and unless it will be built anyway (`force`) at what readers see.
+    pub(super) async fn read(
+        clickhouse: &ClickHouse,
+        aggregate: &Aggregate,
+        day: RunDate,
+        (parts, force): (Option<MirrorParts>, bool),
+    ) -> anyhow::Result<Self> {
         let key = aggregate.key();
         let recorded = async {
             let latest = builds::latest(clickhouse, &key, day).await;
             latest.map_err(|error| failed("reading the recorded build", error))
         };
-        let source = MirrorDay::find(clickhouse, aggregate, day);
-        let content = result::content(clickhouse, aggregate, day);
+        let source = async {
+            match parts {
+                Some(parts) => MirrorDay::of(aggregate, day, Some(parts)),
+                None => MirrorDay::find(clickhouse, aggregate, day).await,
+            }
+        };
+        let content = async { if force { Ok(None) } else { result::content(clickhouse, aggregate, day).await } };
         let (source, recorded, content) = tokio::try_join!(source, recorded, content)?;
         Ok(Self { source, recorded, content })
+    }
+
+    /// Whether reading it by a range of keys may pay.
+    pub(super) fn may_be_large(&self) -> bool {
+        self.recorded.as_ref().is_none_or(|build| build.rows_in >= LARGE_DAY)
+    }
+
+    /// The same, read by a range of keys where that pays.
+    pub(super) async fn narrowed(self, clickhouse: &ClickHouse) -> anyhow::Result<Self> {
+        if !self.may_be_large() {
+            return Ok(self);
+        }
+        let source = self.source.narrowed(clickhouse).await?;
+        Ok(Self { source, ..self })
     }
 
     /// With its rows.
@@ -126,7 +154,7 @@ pub async fn inspect(
     day: RunDate,
     checks: &[Check],
 ) -> anyhow::Result<Inspection> {
-    let outline = Outline::read(clickhouse, aggregate, day).await?;
+    let outline = Outline::read(clickhouse, aggregate, day, (None, false)).await?.narrowed(clickhouse).await?;
     let facts = outline.source.facts(clickhouse, aggregate, checks).await?;
     Ok(outline.with(facts, aggregate))
 }
@@ -167,73 +195,73 @@ fn shows(content: &Content, build: &Build) -> bool {
 /// `Failure::Signal` between two steps, ClickHouse's. After any of them readers see the old day, or the new one if only
 /// its record is missing; then the next run builds it again.
 pub async fn build(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<Option<Build>> {
-    let staging = Staging::of(request.clickhouse, request.aggregate, request.day, Uuid::now_v7());
+    let staging = request.staging();
     let outcome = build_in(request, &staging, source, facts).await;
-    discarded(&staging, outcome).await
-}
-
-/// As `build`, but reads the day's facts, with the values of `checks`, while it builds, and puts the day in its place if `accepts`
-/// says so of them. `None` also when the table was written to meanwhile: then nobody knows whether both have read the same rows.
-///
-/// # Errors
-/// Those of `build` and `accepts`.
-pub(super) async fn build_at_once(
-    request: &Request<'_>,
-    source: &MirrorDay,
-    checks: &[Check],
-    accepts: impl AsyncFnOnce(&Facts) -> anyhow::Result<bool>,
-) -> anyhow::Result<Option<Build>> {
-    let Request { clickhouse, aggregate, day, shutdown, .. } = *request;
-    let staging = Staging::of(clickhouse, aggregate, day, Uuid::now_v7());
-    let outcome = async {
-        let facts = shutdown.guard(source.facts(clickhouse, aggregate, checks));
-        let fill = async {
-            staging.create(source).await?;
-            shutdown.guard(staging.fill(source)).await
-        };
-        // Not cut off halfway, as in `build_in`: an error of the one waits for the other.
-        let (facts, filled) = tokio::join!(facts, fill);
-        filled?;
-        let facts = facts?;
-        let judged = async { tokio::try_join!(staging.settle(), source.is_as_found(clickhouse), accepts(&facts)) };
-        match shutdown.guard(judged).await? {
-            (staged, true, true) => finish(request, &staging, source, (&facts, &staged)).await,
-            _ => Ok(None),
-        }
-    };
-    let outcome = outcome.await;
-    discarded(&staging, outcome).await
-}
-
-/// The outcome of a build whose staging table is of no use any more.
-async fn discarded<T>(staging: &Staging<'_>, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
-    let discarded = staging.discard().await;
-    if let (Ok(_), Err(error)) = (&outcome, discarded) {
-        // The day is built; the next builder of this day drops what is left.
-        tracing::warn!(error = %format!("{error:#}"), "the staging table is still there");
+    if !matches!(outcome, Ok(Some(_))) {
+        staging.discard().await;
     }
     outcome
 }
 
-async fn build_in(
+impl<'a> Request<'a> {
+    /// A table for the build, not made yet.
+    fn staging(&self) -> Staging<'a> {
+        Staging::of(self.clickhouse, self.aggregate, self.day, Uuid::now_v7())
+    }
+}
+
+/// As `build`, in a staging table of the caller's, who discards it if nothing is put in place.
+pub(super) async fn build_in(
     request: &Request<'_>,
     staging: &Staging<'_>,
     source: &MirrorDay,
     facts: &Facts,
 ) -> anyhow::Result<Option<Build>> {
     // Not cut off halfway: a table that is made after its request was given up would stay.
-    staging.create(source).await?;
+    staging.create().await?;
     let fill = async {
         staging.fill(source).await?;
         // The same rows before and after: the day was made of exactly these.
         let moved = async { if request.exact { have_moved(request, source, facts).await } else { Ok(false) } };
-        tokio::try_join!(staging.settle(), moved)
+        tokio::try_join!(judge(request, staging), moved)
     };
-    let (staged, moved) = request.shutdown.guard(fill).await?;
-    if moved {
-        return Ok(None);
+    match request.shutdown.guard(fill).await? {
+        (Some(staged), false) => finish(request, staging, source, (facts, &staged)).await,
+        _ => Ok(None),
     }
-    finish(request, staging, source, (facts, &staged)).await
+}
+
+/// As `build_in`, but reads the day's facts, with the values of `checks`, while it builds, and puts the day in its place if `accepts`
+/// says so of them. `None` also when the table was written to meanwhile: then nobody knows whether both have read the same rows.
+///
+/// # Errors
+/// Those of `build` and `accepts`.
+pub(super) async fn build_at_once(
+    request: &Request<'_>,
+    staging: &Staging<'_>,
+    outline: Outline,
+    checks: &[Check],
+    accepts: impl AsyncFnOnce(&Facts) -> anyhow::Result<bool>,
+) -> anyhow::Result<Option<Build>> {
+    let Request { clickhouse, aggregate, shutdown, .. } = *request;
+    // Not cut off halfway, as in `build_in`.
+    let (created, outline) = tokio::join!(staging.create(), shutdown.guard(outline.narrowed(clickhouse)));
+    created?;
+    let source = &outline?.source;
+    let read = async { tokio::try_join!(source.facts(clickhouse, aggregate, checks), staging.fill(source)) };
+    let (facts, ()) = shutdown.guard(read).await?;
+    let judged = async { tokio::try_join!(judge(request, staging), is_as_found(request, source), accepts(&facts)) };
+    match shutdown.guard(judged).await? {
+        (Some(staged), true, true) => finish(request, staging, source, (&facts, &staged)).await,
+        _ => Ok(None),
+    }
+}
+
+/// What was built, as one part; `None` when another writer goes on since the position was read.
+async fn judge(request: &Request<'_>, staging: &Staging<'_>) -> anyhow::Result<Option<Staged>> {
+    let another_writes = has_moved(request.clickhouse, request.pipeline, request.position);
+    let (staged, another_writes) = tokio::try_join!(staging.settle(), another_writes)?;
+    Ok((!another_writes).then_some(staged))
 }
 
 /// Puts what was built out of rows that were `facts` in its place.
@@ -243,7 +271,7 @@ async fn finish(
     source: &MirrorDay,
     (facts, staged): (&Facts, &Staged),
 ) -> anyhow::Result<Option<Build>> {
-    let Request { clickhouse, aggregate, day, position, shutdown, .. } = *request;
+    let Request { aggregate, day, position, shutdown, .. } = *request;
     let build = Build {
         build_id: staging.build_id(),
         as_of_batch: position.batch,
@@ -256,23 +284,27 @@ async fn finish(
     if shutdown.requested() {
         return Err(shutdown.failure().into());
     }
-    let counted = check_counted(request, staged, source, facts);
-    let another_writes = has_moved(clickhouse, request.pipeline, position);
-    let ((), another_writes, ()) = tokio::try_join!(counted, another_writes, request.lock.confirm())?;
-    if another_writes {
-        return Ok(None);
-    }
+    check_counted(request, staged, source, facts).await?;
+    request.lock.confirm().await?;
     put_in_place(request, staging, staged, &build).await?;
     tracing::debug!(aggregate = aggregate.name, %day, rows_in = build.rows_in, rows_out = build.rows_out, "day built");
     Ok(Some(build))
 }
 
-/// Whether the day's rows are not those of `facts` any more. They are read again only if the table has other parts than before.
+/// Whether every read since `source` was found, and that has ended, saw the same rows. `false`: it is not known.
+async fn is_as_found(request: &Request<'_>, source: &MirrorDay) -> anyhow::Result<bool> {
+    Ok(source.is_same_as(&MirrorDay::find(request.clickhouse, request.aggregate, request.day).await?))
+}
+
+/// Whether the day's rows are not those of `facts` any more. They are read again only if the table has other parts than before, and
+/// then as the table is now: its floor and the day's keys may be others.
 async fn have_moved(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<bool> {
-    if source.is_as_found(request.clickhouse).await? {
+    let Request { clickhouse, aggregate, day, .. } = *request;
+    let now = MirrorDay::find(clickhouse, aggregate, day).await?;
+    if source.is_same_as(&now) {
         return Ok(false);
     }
-    Ok(!source.facts(request.clickhouse, request.aggregate, &[]).await?.are_of_the_rows_of(facts))
+    Ok(!now.facts(clickhouse, aggregate, &[]).await?.are_of_the_rows_of(facts))
 }
 
 /// Another number of rows is an error of the file, unless they changed while the day was built.
@@ -313,7 +345,10 @@ async fn put_in_place(
     };
     // Readers see it since the swap.
     let shown = publish_first(clickhouse, aggregate);
-    let ((), (), content) = tokio::try_join!(recorded, shown, result::content(clickhouse, aggregate, day))?;
+    let seen = async { tokio::try_join!(recorded, shown, result::content(clickhouse, aggregate, day)) };
+    // The swap has copied it.
+    let (seen, ()) = tokio::join!(seen, staging.discard());
+    let ((), (), content) = seen?;
     failpoint!("build.recorded");
     match content {
         Some(content) if shows(&content, build) => Ok(()),

@@ -10,6 +10,7 @@
 
 mod build;
 mod dirty;
+mod glimpse;
 mod lock;
 mod plan;
 mod publish;
@@ -20,11 +21,12 @@ mod source_of_record;
 mod verify;
 mod watermark;
 
-pub use build::{Inspection, Outcome, Request, build, build_bucket, inspect};
+pub use build::{Inspection, LARGE_DAY, Outcome, Request, build, build_bucket, inspect};
 pub use dirty::{dirty, marks_are_there};
+pub use glimpse::Glimpse;
 pub use lock::BucketLock;
 pub use plan::{Plan, plan_in_clickhouse, plan_in_postgres};
-pub use publish::{Published, complete, publish};
+pub use publish::{Published, are_published, complete, publish};
 pub(super) use rebuild::refuse_unready;
 pub use rebuild::{Day, Options, Report, Status, rebuild};
 pub(super) use result::{has_result, sweep};

@@ -33,7 +33,6 @@ pub async fn plan_in_clickhouse(clickhouse: &ClickHouse, aggregate: &Aggregate) 
         Err(error) => return Plan::Unknown(format!("ClickHouse cannot be asked: {error:#}")),
     };
     let parameters = source.parameters();
-    let parameters = parameters.each_ref().map(|(name, value)| (name.as_str(), value.as_str()));
     for sql in [source.judging(aggregate), source.facts_sql(&aggregate.checks)] {
         match clickhouse.fetch_bytes(&format!("explain plan {sql}"), &parameters, "TSVRaw").await {
             Ok(_) => {}

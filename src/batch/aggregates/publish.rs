@@ -1,5 +1,6 @@
 //! When readers get to see the result of a changed file: once it has every bucket, in one step.
 
+use futures_util::future::try_join_all;
 use tokio_postgres::Client;
 
 use super::build::{Outcome, Request, build_bucket};
@@ -34,13 +35,26 @@ pub(super) async fn publish_first(clickhouse: &ClickHouse, aggregate: &Aggregate
     if shown == Shown::Nothing { show(clickhouse, aggregate).await } else { Ok(()) }
 }
 
+/// Whether readers see these definitions already, and nothing is left of others: then a build of buckets leaves nothing to publish.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn are_published(clickhouse: &ClickHouse, aggregates: &[Aggregate]) -> anyhow::Result<bool> {
+    let looked = aggregates.iter().map(|aggregate| look(clickhouse, aggregate));
+    Ok(try_join_all(looked).await?.iter().all(|(shown, others)| *shown == Shown::This && others.is_empty()))
+}
+
+async fn look(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<(Shown, Vec<String>)> {
+    let looked = tokio::try_join!(results::shown(clickhouse, aggregate), results::others(clickhouse, aggregate));
+    looked.map_err(|error| failed("looking at the result", error))
+}
+
 /// Shows the result in the place of an older definition's if it has every bucket, and drops the older one.
 ///
 /// # Errors
 /// ClickHouse's.
 pub async fn publish(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<Published> {
-    let looked = tokio::try_join!(results::shown(clickhouse, aggregate), results::others(clickhouse, aggregate));
-    let (shown, others) = looked.map_err(|error| failed("looking at the result", error))?;
+    let (shown, others) = look(clickhouse, aggregate).await?;
     if shown != Shown::This {
         let mirror = MirrorTable::find(clickhouse, aggregate).await;
         let mirror = mirror.map_err(|error| failed("looking for the mirror", error))?;

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
+use uuid::Uuid;
 
-use super::build::{Outline, build_at_once, confirm};
+use super::build::{Outline, build_at_once, build_in, confirm};
+use super::glimpse::Glimpse;
 use super::lock::BucketLock;
+use super::result::Staging;
 use super::source_of_record::SourceFacts;
-use super::{Facts, Inspection, Position, Request, build, failed, inspect, watermark};
+use super::{Facts, Inspection, Position, Request, failed, inspect, watermark};
 use crate::catalog::{Aggregate, Check};
 use crate::domain::{Failure, RunDate, TableName};
 use crate::shutdown::Shutdown;
@@ -35,6 +38,8 @@ pub struct Day<'a> {
     pub aggregate: &'a Aggregate,
     /// Which day of it.
     pub date: RunDate,
+    /// The mirror as it was looked at beforehand, to save the time; not used where the mirror is waited for.
+    pub glimpse: Option<&'a Glimpse>,
     /// Ends the work between two steps.
     pub shutdown: &'a Shutdown,
 }
@@ -111,8 +116,26 @@ pub async fn rebuild(day: &Day<'_>, options: &Options) -> anyhow::Result<Report>
     if options.dry_run {
         return Ok(day.shutdown.guard(plan(day, options)).await?.report(day, begun));
     }
-    let outcome = rebuild_locked(day, options).await.map_err(postgres::or_unavailable);
-    let (status, detail) = match &outcome {
+    let (outcome, lock) = match day.shutdown.guard(lock(day)).await {
+        Ok(lock) => (rebuild_under(day, options, &lock).await, Some(lock)),
+        Err(error) => (Err(error), None),
+    };
+    let outcome = outcome.map_err(postgres::or_unavailable);
+    let (kept, ()) = tokio::join!(keep(day, options, &outcome, started_at), release(lock));
+    // Why a run failed says more than that the history is not to be had either.
+    let ended = outcome?;
+    kept?;
+    Ok(ended.report(day, begun))
+}
+
+/// Keeps the run in the history.
+async fn keep(
+    day: &Day<'_>,
+    options: &Options,
+    outcome: &anyhow::Result<Ended>,
+    started_at: DateTime<Utc>,
+) -> anyhow::Result<()> {
+    let (status, detail) = match outcome {
         Ok(ended) if ended.status == Status::Unchanged => ("unchanged", String::new()),
         Ok(_) => ("done", String::new()),
         Err(error) => ("failed", format!("{error:#}")),
@@ -122,10 +145,15 @@ pub async fn rebuild(day: &Day<'_>, options: &Options) -> anyhow::Result<Report>
     let (detail, context) = (detail.as_str(), options.context.as_str());
     let run = Run { job: &job, bucket: &bucket, status, detail, context, build, started_at };
     let kept = builds::store_run(day.clickhouse, &run).await;
-    // Why a run failed says more than that the history is not to be had either.
-    let ended = outcome?;
-    kept.map_err(|error| failed("keeping the run in the history", error))?;
-    Ok(ended.report(day, begun))
+    kept.map_err(|error| failed("keeping the run in the history", error))
+}
+
+async fn release(lock: Option<BucketLock<'_>>) {
+    if let Some(lock) = lock
+        && let Err(error) = lock.release().await
+    {
+        tracing::warn!(error = %format!("{error:#}"), "the lock ends with the session");
+    }
 }
 
 async fn plan(day: &Day<'_>, options: &Options) -> anyhow::Result<Ended> {
@@ -134,15 +162,6 @@ async fn plan(day: &Day<'_>, options: &Options) -> anyhow::Result<Ended> {
     let status = if unchanged { Status::Unchanged } else { Status::WouldBuild };
     let rows_in = inspection.facts.rows;
     Ok(Ended { status, build: inspection.recorded.filter(|_| unchanged), rows_in, checks: BTreeMap::new() })
-}
-
-async fn rebuild_locked(day: &Day<'_>, options: &Options) -> anyhow::Result<Ended> {
-    let lock = day.shutdown.guard(lock(day)).await?;
-    let outcome = rebuild_under(day, options, &lock).await;
-    if let Err(error) = lock.release().await {
-        tracing::warn!(error = %format!("{error:#}"), "the lock ends with the session");
-    }
-    outcome
 }
 
 /// The bucket's lock. A refresher that is at work on it has done in a moment.
@@ -160,72 +179,98 @@ async fn lock<'a>(day: &Day<'a>) -> anyhow::Result<BucketLock<'a>> {
 }
 
 async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) -> anyhow::Result<Ended> {
-    let Day { clickhouse, pipeline, aggregate, date, shutdown, .. } = *day;
-    for attempt in 1..=ATTEMPTS {
-        let last = attempt == ATTEMPTS;
-        let (position, before, outline) = day.shutdown.guard(approach(day, options.wait)).await?;
-        let (force, exact) = (options.force, !last);
-        let request = Request { clickhouse, pipeline, aggregate, day: date, lock, position, force, exact, shutdown };
-        // It will be built in any case, and probably nobody writes meanwhile. Otherwise the looks before and after it prove more.
-        let at_once = attempt == 1 && (force || outline.recorded.is_none()) && outline.source.was_idle();
-        if at_once {
-            let mut comparison = Comparison::NotCompared;
-            let accepts = async |facts: &Facts| {
-                comparison = compare(day, before.as_ref(), facts).await?;
-                Ok(matches!(comparison, Comparison::Equal | Comparison::NotCompared))
-            };
-            let asked = asked(aggregate, before.as_ref());
-            if let Some(build) = build_at_once(&request, &outline.source, asked, accepts).await? {
-                return Ok(Ended::built(build, checks(aggregate, &comparison)));
-            }
-            continue;
+    for number in 1..=ATTEMPTS {
+        // What was seen beforehand was not good enough.
+        let day = if number == 1 { day } else { &Day { glimpse: None, ..*day } };
+        let staging = Staging::of(day.clickhouse, day.aggregate, day.date, Uuid::now_v7());
+        let ended = attempt(day, options, lock, &staging, number).await;
+        if !matches!(&ended, Ok(Some(Ended { status: Status::Done, .. }))) {
+            staging.discard().await;
         }
-        let (inspection, comparison) = day.shutdown.guard(look_closer(day, outline, before)).await?;
-        let Inspection { source, facts, recorded, is_current } = inspection;
-        // A mirror that differs is told, also when it is what was built.
-        if is_current && !options.force && !matches!(comparison, Comparison::Differs(_)) {
-            let build = match recorded {
-                Some(build) => Some(confirm(clickhouse, pipeline, (aggregate, date), build, position).await?),
-                None => None,
-            };
-            return Ok(Ended { status: Status::Unchanged, build, rows_in: facts.rows, checks: BTreeMap::new() });
-        }
-        match &comparison {
-            Comparison::Differs(differences) if attempt > 1 => return Err(differs(day, differences).await),
-            Comparison::Differs(_) => continue,
-            Comparison::Moving if !last => continue,
-            Comparison::Moving | Comparison::Equal | Comparison::NotCompared => {}
-        }
-        if let Some(build) = build(&request, &source, &facts).await? {
-            return Ok(Ended::built(build, checks(aggregate, &comparison)));
+        if let Some(ended) = ended? {
+            return Ok(ended);
         }
     }
     Err(Failure::Busy("it is written to all the time; run it again".into()).into())
 }
 
+/// One attempt; `None`: the day was being written to, or differed, and the next one may do better.
+async fn attempt(
+    day: &Day<'_>,
+    options: &Options,
+    lock: &BucketLock<'_>,
+    staging: &Staging<'_>,
+    number: usize,
+) -> anyhow::Result<Option<Ended>> {
+    let Day { clickhouse, pipeline, aggregate, date, shutdown, .. } = *day;
+    let (force, last) = (options.force, number == ATTEMPTS);
+    // It will be needed, so it is made meanwhile; never cut off halfway, so that it is known to be made.
+    let create = async { if force { staging.create().await } else { Ok(()) } };
+    let (approached, created) = tokio::join!(shutdown.guard(approach(day, options.wait, force)), create);
+    let (position, before, outline) = approached?;
+    created?;
+    let exact = !last;
+    let request = Request { clickhouse, pipeline, aggregate, day: date, lock, position, force, exact, shutdown };
+    // It will be built in any case, and probably nobody writes meanwhile. Otherwise the looks before and after it prove more.
+    if number == 1 && (force || outline.recorded.is_none()) && outline.source.was_idle() {
+        let mut comparison = Comparison::NotCompared;
+        let accepts = async |facts: &Facts| {
+            comparison = compare(day, before.as_ref(), facts).await?;
+            Ok(matches!(comparison, Comparison::Equal | Comparison::NotCompared))
+        };
+        let asked = asked(aggregate, before.as_ref());
+        let built = build_at_once(&request, staging, outline, asked, accepts).await?;
+        return Ok(built.map(|build| Ended::built(build, checks(aggregate, &comparison))));
+    }
+    let (inspection, comparison) = shutdown.guard(look_closer(day, outline, before)).await?;
+    let Inspection { source, facts, recorded, is_current } = inspection;
+    // A mirror that differs is told, also when it is what was built.
+    if is_current && !force && !matches!(comparison, Comparison::Differs(_)) {
+        let build = match recorded {
+            Some(build) => Some(confirm(clickhouse, pipeline, (aggregate, date), build, position).await?),
+            None => None,
+        };
+        return Ok(Some(Ended { status: Status::Unchanged, build, rows_in: facts.rows, checks: BTreeMap::new() }));
+    }
+    match &comparison {
+        Comparison::Differs(differences) if number > 1 => return Err(differs(day, differences).await),
+        Comparison::Differs(_) => return Ok(None),
+        Comparison::Moving if !last => return Ok(None),
+        Comparison::Moving | Comparison::Equal | Comparison::NotCompared => {}
+    }
+    let built = build_in(&request, staging, &source, &facts).await?;
+    Ok(built.map(|build| Ended::built(build, checks(aggregate, &comparison))))
+}
+
 /// Position, day, and how it compares: PostgreSQL first, then a barrier, then the mirror, then PostgreSQL again, so that
 /// a difference is one only if PostgreSQL stood still meanwhile.
 pub(super) async fn look(day: &Day<'_>, wait: Option<Duration>) -> anyhow::Result<(Inspection, Comparison)> {
-    let (_, before, outline) = approach(day, wait).await?;
+    let (_, before, outline) = approach(day, wait, false).await?;
     look_closer(day, outline, before).await
 }
 
 /// What comes before the mirror's rows are read: PostgreSQL's day if it is to be compared, the position, the outline of the day.
-async fn approach(day: &Day<'_>, wait: Option<Duration>) -> anyhow::Result<(Position, Option<SourceFacts>, Outline)> {
+async fn approach(
+    day: &Day<'_>,
+    wait: Option<Duration>,
+    force: bool,
+) -> anyhow::Result<(Position, Option<SourceFacts>, Outline)> {
     let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
     let Some(limit) = wait else {
-        let position = watermark::position(clickhouse, pipeline);
-        let state = builds::table_facts(clickhouse, &aggregate.table);
+        let Glimpse { position, parts } = match day.glimpse {
+            Some(glimpse) => glimpse.clone(),
+            None => Glimpse::take(clickhouse, pipeline, aggregate).await?,
+        };
+        let ready = refuse_unready(clickhouse, &aggregate.table, position);
         // Side by side: of several errors the first of these is told.
-        let (position, state, outline) = tokio::join!(position, state, Outline::read(clickhouse, aggregate, date));
-        let position = position?;
-        refuse(&aggregate.table, &state.map_err(|error| failed("reading the table's state", error))?, position)?;
+        let (ready, outline) = tokio::join!(ready, Outline::read(clickhouse, aggregate, date, (parts, force)));
+        ready?;
         return Ok((position, None, outline?));
     };
     let before = SourceFacts::read(client, aggregate, date).await?;
     let position = watermark::catch_up(client, clickhouse, pipeline, limit).await?;
     let ready = refuse_unready(clickhouse, &aggregate.table, position);
-    let ((), outline) = tokio::try_join!(ready, Outline::read(clickhouse, aggregate, date))?;
+    let ((), outline) = tokio::try_join!(ready, Outline::read(clickhouse, aggregate, date, (None, force)))?;
     Ok((position, Some(before), outline))
 }
 
@@ -236,6 +281,7 @@ async fn look_closer(
     before: Option<SourceFacts>,
 ) -> anyhow::Result<(Inspection, Comparison)> {
     let Day { clickhouse, aggregate, .. } = *day;
+    let outline = outline.narrowed(clickhouse).await?;
     let facts = outline.source.facts(clickhouse, aggregate, asked(aggregate, before.as_ref())).await?;
     let comparison = compare(day, before.as_ref(), &facts).await?;
     Ok((outline.with(facts, aggregate), comparison))
@@ -288,7 +334,7 @@ fn refuse(table: &TableName, facts: &TableFacts, position: Position) -> anyhow::
 }
 
 async fn differs(day: &Day<'_>, differences: &[String]) -> anyhow::Error {
-    let parked = builds::table_facts(day.clickhouse, &day.aggregate.table).await.map_or(0, |facts| facts.parked);
+    let parked = builds::parked(day.clickhouse, &day.aggregate.table).await.unwrap_or(0);
     let hint = if parked == 0 {
         "if `platform load` does not mend it, report it".to_owned()
     } else {

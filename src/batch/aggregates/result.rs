@@ -3,14 +3,17 @@
 //! A staging table lives in the database `platform`, where no endpoint looks, and carries the day and the build in its
 //! name. Whoever holds the day's lock may drop every other one of that day: its builder is dead.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::lock::BucketLock;
 use super::mirror_day::MirrorDay;
 use super::{failed, failed_in};
-use crate::catalog::{Aggregate, BucketUnit, CHECKPOINT_SETTINGS};
+use crate::catalog::{Aggregate, BucketUnit, CHECKPOINT_SETTINGS, SOURCE};
 use crate::domain::{Failure, RunDate, quote_clickhouse};
 use crate::store::checkpoint::text;
 use crate::store::clickhouse::{ClickHouse, Parameter};
@@ -39,13 +42,16 @@ pub(super) struct Staging<'a> {
     day: RunDate,
     build_id: Uuid,
     name: String,
+    /// Whether `create` has begun.
+    begun: AtomicBool,
+    made: OnceCell<()>,
 }
 
 impl<'a> Staging<'a> {
-    /// Names it.
+    /// Names it; nothing is made yet.
     pub(super) fn of(clickhouse: &'a ClickHouse, aggregate: &'a Aggregate, day: RunDate, build_id: Uuid) -> Self {
         let name = format!("{}{}", prefix(aggregate, day), build_id.simple());
-        Self { clickhouse, aggregate, day, build_id, name }
+        Self { clickhouse, aggregate, day, build_id, name, begun: AtomicBool::new(false), made: OnceCell::new() }
     }
 
     /// Drops what dead builders of this day left.
@@ -78,42 +84,56 @@ impl<'a> Staging<'a> {
         format!("platform.{}", quote_clickhouse(&self.name))
     }
 
-    fn select(&self, source: &MirrorDay) -> String {
-        let (select, column) = (source.select(self.aggregate), self.aggregate.unit.column());
+    /// The aggregate's SELECT with the columns that every result has.
+    fn select(&self, select: &str) -> String {
+        let column = self.aggregate.unit.column();
         // Day and build stand outside the file's SELECT: whatever it says, its rows are of this day and this build.
         format!("select {{bucket:Date32}} as {column}, q.*, {{build_id:UUID}} as build_id from (\n{select}\n) as q")
     }
 
-    /// Makes the table, and the result table if there is none; drops what dead builders of this day left.
-    pub(super) async fn create(&self, source: &MirrorDay) -> anyhow::Result<()> {
-        // Both to their end, so that what is made is known to be made.
-        let (cleared, made) = tokio::join!(self.clear(), self.make(source));
-        made.and(cleared)
+    /// Makes the table, unless it has been made; drops what dead builders of this day left.
+    pub(super) async fn create(&self) -> anyhow::Result<()> {
+        let create = async {
+            self.begun.store(true, Ordering::Relaxed);
+            // Both to their end, so that what is made is known to be made.
+            let (cleared, made) = tokio::join!(self.clear(), self.make());
+            made.and(cleared)
+        };
+        self.made.get_or_try_init(|| create).await.map(drop)
     }
 
     /// With the columns that the SELECT has now.
-    async fn make(&self, source: &MirrorDay) -> anyhow::Result<()> {
+    async fn make(&self) -> anyhow::Result<()> {
+        // Of whichever rows: only their types count.
+        let any_rows = format!("(select * from {})", self.aggregate.table.quoted_clickhouse("mirror"));
+        let select = self.select(&self.aggregate.select.replace(SOURCE, &any_rows));
         let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
         let sql = format!(
             "create table {} engine = MergeTree partition by {} order by ({}) settings allow_nullable_key = 1, \
-             {CHECKPOINT_SETTINGS} empty as {}",
+             {CHECKPOINT_SETTINGS} empty as {select}",
             self.quoted(),
             self.aggregate.unit.column(),
             keys.join(", "),
-            self.select(source)
         );
-        self.run(&sql, source, "making the staging table").await?;
-        let target = self.aggregate.result_table();
-        let sql = format!("create table if not exists {target} as {}", self.quoted());
-        self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("making the result table", error))?;
+        let bucket = self.day.to_string();
+        self.run(&sql, vec![("bucket", &bucket)], "making the staging table").await?;
         failpoint!("build.staging-made");
         Ok(())
     }
 
     /// Builds the day, and makes sure meanwhile that the result has a place for it.
     pub(super) async fn fill(&self, source: &MirrorDay) -> anyhow::Result<()> {
-        let sql = format!("insert into {} settings insert_deduplicate = 0 {}", self.quoted(), self.select(source));
-        tokio::try_join!(self.run(&sql, source, "building the day"), self.compare_with_target()).map(drop)
+        let select = self.select(&source.select(self.aggregate));
+        let sql = format!("insert into {} settings insert_deduplicate = 0 {select}", self.quoted());
+        tokio::try_join!(self.run(&sql, source.parameters(), "building the day"), self.make_target()).map(drop)
+    }
+
+    /// Makes the result table if there is none, and compares it with the staging table.
+    async fn make_target(&self) -> anyhow::Result<()> {
+        let target = self.aggregate.result_table();
+        let sql = format!("create table if not exists {target} as {}", self.quoted());
+        self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("making the result table", error))?;
+        self.compare_with_target().await
     }
 
     /// Leaves what was built as one part: swapping in a single part is atomic, also when the server dies. Gives its size, and how
@@ -196,9 +216,14 @@ impl<'a> Staging<'a> {
             .map_err(|error| failed("putting the day in its place", error))
     }
 
-    /// Drops the staging table.
-    pub(super) async fn discard(&self) -> anyhow::Result<()> {
-        drop_table(self.clickhouse, &self.name).await
+    /// Drops the staging table, if it was made. If that fails, the next builder of this day drops what is left.
+    pub(super) async fn discard(&self) {
+        if !self.begun.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = drop_table(self.clickhouse, &self.name).await {
+            tracing::warn!(error = %format!("{error:#}"), "the staging table is still there");
+        }
     }
 
     async fn compare_with_target(&self) -> anyhow::Result<()> {
@@ -206,10 +231,10 @@ impl<'a> Staging<'a> {
         struct Row {
             shapes: String,
         }
-        let sql = "select toString((count(), uniqExact(shape))) as shapes from (select (any(t.engine), any(t.sorting_key), \
-                   any(t.partition_key), arraySort(groupArray((c.position, c.name, c.type)))) as shape \
-                   from system.columns c join system.tables t on t.database = c.database and t.name = c.table \
-                   where c.database = 'platform' and c.table in ({staging:String}, {result:String}) group by c.table)";
+        // The columns as they stand between the name and the engine.
+        let sql = "select toString((count(), uniqExact(engine, sorting_key, partition_key, \
+                    extract(create_table_query, '^[^(]*(.*) ENGINE = ')))) as shapes \
+                    from system.tables where database = 'platform' and name in ({staging:String}, {result:String})";
         let (name, table) = (&self.aggregate.name, self.aggregate.result_table());
         let result = self.aggregate.result_name();
         let row = self.clickhouse.fetch_optional(sql, &[("staging", &self.name), ("result", &result)]).await;
@@ -224,11 +249,8 @@ impl<'a> Staging<'a> {
         .into())
     }
 
-    async fn run(&self, sql: &str, source: &MirrorDay, doing: &str) -> anyhow::Result<()> {
-        let values = source.parameters();
+    async fn run(&self, sql: &str, mut parameters: Vec<Parameter<'_>>, doing: &str) -> anyhow::Result<()> {
         let build_id = self.build_id.to_string();
-        let mut parameters: Vec<Parameter<'_>> =
-            values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         parameters.push(("build_id", &build_id));
         self.clickhouse.execute(sql, &parameters).await.map_err(|error| failed_in(self.aggregate, doing, error))
     }

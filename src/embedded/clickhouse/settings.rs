@@ -73,6 +73,9 @@ fn users_xml(settings: &EngineSettings) -> String {
     // Blocks of an insert are cut by their bytes too, not by a million rows alone, which of a kilobyte each would take
     // the whole memory. One insert below the second size still becomes one part.
     let (parsed, squashed) = (memory / 32, memory / 16);
+    // The engine gives a statement as many threads as its free memory holds gibibytes: with 2 GiB in all that is one thread,
+    // however many cores there are. A thread of a scan takes tens of megabytes.
+    let of_a_thread = (memory / 16).min(1 << 30);
     format!(
         "<!-- Written by `platform clickhouse` at every start. Users and passwords are the front's. -->
 <clickhouse>
@@ -83,6 +86,7 @@ fn users_xml(settings: &EngineSettings) -> String {
             <max_execution_time>{seconds}</max_execution_time>
             <max_insert_block_size_bytes>{parsed}</max_insert_block_size_bytes>
             <min_insert_block_size_bytes>{squashed}</min_insert_block_size_bytes>
+            <max_threads_min_free_memory_per_thread>{of_a_thread}</max_threads_min_free_memory_per_thread>
             <constraints>
                 <max_execution_time><min>0.001</min><max>{seconds}</max></max_execution_time>
                 <implicit_select><const/></implicit_select>

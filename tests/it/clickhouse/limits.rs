@@ -168,3 +168,11 @@ async fn one_insert_is_one_part() {
     let parts = server.run("SELECT rows FROM system.parts WHERE database = 'mirror' AND active ORDER BY rows").await;
     assert_eq!(parts, "60000\n200000\n");
 }
+
+#[tokio::test]
+async fn a_statement_has_the_threads_that_it_asks_for_within_the_default_memory() {
+    let server = ClickHouseServer::start().await;
+    let sql = "EXPLAIN PIPELINE SELECT sum(number) FROM numbers_mt(100000000) SETTINGS max_threads = 4";
+    let pipeline = server.run(sql).await;
+    assert!(pipeline.contains("× 4"), "{pipeline}");
+}

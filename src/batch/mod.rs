@@ -8,6 +8,7 @@ mod jobs;
 pub mod load;
 pub mod post;
 mod refresh;
+mod refresh_groups;
 mod refresh_pace;
 pub mod verify;
 

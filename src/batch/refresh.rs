@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
-use super::aggregates::{self, BucketLock, Outcome, Position, Published, Request, Stale};
+use super::aggregates::{self, BucketLock, DayRead, Outcome, Position, Published, Request, Stale};
+use super::refresh_groups::{Due, groups};
 use super::refresh_pace::{Pace, Paces};
 use crate::catalog::Aggregate;
 use crate::config::Settings;
@@ -26,6 +27,8 @@ use crate::store::{dirty_buckets, postgres, stale_buckets};
 const ROUND: Duration = Duration::from_secs(2);
 /// Stale buckets of an aggregate that a round looks at, the latest first.
 const STALE_MAX: usize = 1_000;
+/// Age up to which a read serves another aggregate too: an older one would make the bucket less fresh than a read of its own.
+const READ_AGE_MAX: Duration = Duration::from_secs(1);
 /// Time between two counts of the dirty buckets, for the metric.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 
@@ -57,6 +60,13 @@ struct Memory {
     paces: Paces,
     rounds: usize,
     counted_at: Option<Instant>,
+}
+
+/// How far the mirror was, and the rows of a bucket that were read after that, for every aggregate over the same rows.
+struct Read {
+    position: Position,
+    begun: Instant,
+    rows: Option<DayRead>,
 }
 
 impl<A: Fn() -> bool> Refresher<A> {
@@ -103,31 +113,32 @@ impl<A: Fn() -> bool> Refresher<A> {
         memory.rounds = memory.rounds.wrapping_add(1);
         let first = memory.rounds % ours.len();
         ours.rotate_left(first);
-        let begun = Instant::now();
-        let mut rest = 0;
+        let (mut rest, mut lists) = (0_usize, Vec::new());
         for aggregate in ours {
             let state = states.get(&aggregate.table.mirror_name()).map(|stored| stored.state);
             if state != Some(TableState::Live) {
                 rest += 1;
                 continue;
             }
-            rest += self.refresh(&clickhouse, aggregate, memory, begun).await?;
+            let (stale, is_all) = self.list(&clickhouse, aggregate, memory).await?;
+            rest += stale.len() + usize::from(!is_all);
+            lists.push((aggregate, stale));
         }
-        if rest == 0 {
+        let fresh = self.refresh(&clickhouse, &groups(lists), memory).await?;
+        if rest == fresh {
             memory.idle = Some(marks);
         }
         Ok(())
     }
 
-    /// Builds what is due of an aggregate; gives how many buckets are stale after that, or may be.
-    async fn refresh(
+    /// The stale buckets of an aggregate, and whether it is known that there are no others.
+    async fn list(
         &self,
         clickhouse: &ClickHouse,
         aggregate: &Aggregate,
         memory: &mut Memory,
-        begun: Instant,
-    ) -> anyhow::Result<usize> {
-        let Some(mirror) = MirrorTable::find(clickhouse, aggregate).await? else { return Ok(0) };
+    ) -> anyhow::Result<(Vec<Stale>, bool)> {
+        let Some(mirror) = MirrorTable::find(clickhouse, aggregate).await? else { return Ok((Vec::new(), true)) };
         let whole = dirty_buckets::whole(clickhouse, &aggregate.name).await?;
         // After a TRUNCATE or a load, and for a new file, also buckets that nobody has marked.
         let all = memory.whole_done.get(&aggregate.name) != Some(&whole) || !memory.published.contains(&aggregate.name);
@@ -137,17 +148,28 @@ impl<A: Fn() -> bool> Refresher<A> {
             self.publish(clickhouse, aggregate, memory).await?;
             memory.whole_done.insert(aggregate.name.clone(), whole);
         }
-        let mut rest = stale.len();
-        for one in &stale {
-            if begun.elapsed() > ROUND || !(self.is_active)() {
-                break;
-            }
-            if self.refresh_bucket(clickhouse, aggregate, one, memory).await? {
-                rest = rest.saturating_sub(1);
+        // Of a result that nobody sees yet more is known in the next round.
+        Ok((stale, !all))
+    }
+
+    /// Builds what is due until the round ends; gives how many buckets are fresh then.
+    async fn refresh(
+        &self,
+        clickhouse: &ClickHouse,
+        groups: &[Vec<Due<'_>>],
+        memory: &mut Memory,
+    ) -> anyhow::Result<usize> {
+        let (begun, mut fresh) = (Instant::now(), 0);
+        for group in groups {
+            let mut read = None;
+            for due in group {
+                if begun.elapsed() > ROUND || !(self.is_active)() {
+                    return Ok(fresh);
+                }
+                fresh += usize::from(self.refresh_bucket(clickhouse, due, &mut read, memory).await?);
             }
         }
-        // Of a result that nobody sees yet more is known in the next round.
-        Ok(if all { rest.max(1) } else { rest })
+        Ok(fresh)
     }
 
     async fn publish(&self, clickhouse: &ClickHouse, aggregate: &Aggregate, memory: &mut Memory) -> anyhow::Result<()> {
@@ -167,12 +189,12 @@ impl<A: Fn() -> bool> Refresher<A> {
         Ok(())
     }
 
-    /// Builds a bucket if it is due; says whether it is fresh now.
+    /// Builds a bucket if it is due, out of what was `read` of its rows a moment before, or leaves that there; says whether it is fresh now.
     async fn refresh_bucket(
         &self,
         clickhouse: &ClickHouse,
-        aggregate: &Aggregate,
-        stale: &Stale,
+        (aggregate, stale): &Due<'_>,
+        read: &mut Option<Read>,
         memory: &mut Memory,
     ) -> anyhow::Result<bool> {
         let etl = &self.settings.etl;
@@ -183,13 +205,14 @@ impl<A: Fn() -> bool> Refresher<A> {
         if !memory.paces.may_be_due(&aggregate.name, stale, pace, Instant::now()) {
             return Ok(false);
         }
-        let position = aggregates::position(clickhouse, &self.settings.sink.pipeline).await?;
+        let read = self.read(clickhouse, read).await?;
+        let position = read.position;
         if !memory.paces.is_due(&aggregate.name, stale, pace, Instant::now(), position.batch) {
             return Ok(false);
         }
         let client = self.client(memory).await?;
         let begun = Instant::now();
-        let built = self.build(clickhouse, &client, aggregate, stale.bucket, position).await;
+        let built = self.build(clickhouse, &client, (aggregate, stale.bucket), read).await;
         memory.client = Some(client);
         let outcome = match &built {
             Ok(Some(Outcome::Built(_))) => "built",
@@ -235,21 +258,34 @@ impl<A: Fn() -> bool> Refresher<A> {
         }
     }
 
+    /// The one there is, unless it is too old.
+    async fn read<'r>(&self, clickhouse: &ClickHouse, read: &'r mut Option<Read>) -> anyhow::Result<&'r mut Read> {
+        let recent = read.take().filter(|read| read.begun.elapsed() < READ_AGE_MAX);
+        let one = match recent {
+            Some(one) => one,
+            None => {
+                let position = aggregates::position(clickhouse, &self.settings.sink.pipeline).await?;
+                Read { position, begun: Instant::now(), rows: None }
+            }
+        };
+        Ok(read.insert(one))
+    }
+
     /// `None`: somebody else builds it.
     async fn build(
         &self,
         clickhouse: &ClickHouse,
         client: &Client,
-        aggregate: &Aggregate,
-        day: RunDate,
-        position: Position,
+        (aggregate, day): (&Aggregate, RunDate),
+        Read { position, rows, .. }: &mut Read,
     ) -> anyhow::Result<Option<Outcome>> {
+        let position = *position;
         aggregates::refuse_unready(clickhouse, &aggregate.table, position).await?;
         let Some(lock) = BucketLock::acquire(client, &aggregate.name, day).await? else { return Ok(None) };
         let (pipeline, shutdown) = (self.settings.sink.pipeline.as_str(), &self.shutdown);
         let (force, exact) = (false, false);
         let request = Request { clickhouse, pipeline, aggregate, day, lock: &lock, position, force, exact, shutdown };
-        let outcome = aggregates::build_bucket(&request).await;
+        let outcome = aggregates::build_bucket(&request, rows).await;
         lock.release().await?;
         outcome.map(Some)
     }

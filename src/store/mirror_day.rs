@@ -137,7 +137,8 @@ pub struct MirrorDay {
 pub struct Facts {
     /// Their number.
     pub rows: u64,
-    /// Over their keys and versions, independent of their order.
+    /// Over their keys and versions, independent of their order: the sum of a hash of 64 bits of each. Two looks at a day are compared,
+    /// so that other rows are taken for the same ones once in 2^64 times.
     pub hash: String,
     /// The values of the checks that were asked for, in their order.
     pub checks: Vec<String>,
@@ -210,7 +211,7 @@ impl MirrorDay {
         let checks: String = checks.iter().map(|check| format!(", {}", check.clickhouse)).collect();
         // Decimals with the zeros of their scale, as PostgreSQL prints them.
         format!(
-            "select count(), sum(reinterpretAsUInt128(sipHash128({}, _version))){checks} from {} \
+            "select count(), sum(xxh3({}, _version)){checks} from {} \
              settings output_format_decimal_trailing_zeros = 1",
             self.table.key, self.rows
         )

@@ -15,6 +15,7 @@ mod import;
 mod import_bombs;
 mod import_sources;
 mod mirrored;
+mod shared_read;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -13,7 +13,6 @@ use crate::domain::{Failure, RunDate};
 use crate::shutdown::Shutdown;
 use crate::store::builds::{self, Build};
 use crate::store::clickhouse::ClickHouse;
-use crate::store::mirror_parts::MirrorParts;
 
 /// What to build, and under which conditions.
 #[derive(Debug)]
@@ -63,16 +62,30 @@ pub enum Outcome {
     Moved,
 }
 
+/// A day's rows as they were read, for every aggregate that is made of the same ones.
+#[derive(Debug)]
+pub struct DayRead {
+    source: MirrorDay,
+    facts: Facts,
+}
+
 /// Brings a day up to date, for callers that ask nothing more: they read the position first, and build again when the
-/// day has changed since.
+/// day has changed since. `read`: what was read of these rows after the position, if anything was; otherwise this leaves it there.
 ///
 /// # Errors
 /// Those of `inspect` and `build`.
-pub async fn build_bucket(request: &Request<'_>) -> anyhow::Result<Outcome> {
-    let inspection = inspect(request.clickhouse, request.aggregate, request.day, &[]).await?;
+pub async fn build_bucket(request: &Request<'_>, read: &mut Option<DayRead>) -> anyhow::Result<Outcome> {
+    let Request { clickhouse, pipeline, aggregate, day, position, force, .. } = *request;
+    let inspection = match read {
+        Some(DayRead { source, facts }) => {
+            let outline = Outline::read(clickhouse, aggregate, day, Some(source.clone()), false).await?;
+            outline.with(facts.clone(), aggregate)
+        }
+        None => inspect(clickhouse, aggregate, day, &[]).await?,
+    };
+    read.get_or_insert_with(|| DayRead { source: inspection.source.clone(), facts: inspection.facts.clone() });
     match inspection.recorded {
-        Some(build) if inspection.is_current && !request.force => {
-            let Request { clickhouse, pipeline, aggregate, day, position, .. } = *request;
+        Some(build) if inspection.is_current && !force => {
             Ok(Outcome::Unchanged(confirm(clickhouse, pipeline, (aggregate, day), build, position).await?))
         }
         _ => {
@@ -96,12 +109,13 @@ pub(super) struct Outline {
 pub const LARGE_DAY: u64 = 200_000;
 
 impl Outline {
-    /// Looks at it; at the mirror's parts too, unless that was done, and unless it will be built anyway (`force`) at what readers see.
+    /// Looks at it; at the mirror too, unless that was done (`source`), and unless it will be built anyway (`force`) at what readers see.
     pub(super) async fn read(
         clickhouse: &ClickHouse,
         aggregate: &Aggregate,
         day: RunDate,
-        (parts, force): (Option<MirrorParts>, bool),
+        source: Option<MirrorDay>,
+        force: bool,
     ) -> anyhow::Result<Self> {
         let key = aggregate.key();
         let recorded = async {
@@ -109,8 +123,8 @@ impl Outline {
             latest.map_err(|error| failed("reading the recorded build", error))
         };
         let source = async {
-            match parts {
-                Some(parts) => MirrorDay::of(aggregate, day, Some(parts)),
+            match source {
+                Some(source) => Ok(source),
                 None => MirrorDay::find(clickhouse, aggregate, day).await,
             }
         };
@@ -119,17 +133,10 @@ impl Outline {
         Ok(Self { source, recorded, content })
     }
 
-    /// Whether reading it by a range of keys may pay.
-    pub(super) fn may_be_large(&self) -> bool {
-        self.recorded.as_ref().is_none_or(|build| build.rows_in >= LARGE_DAY)
-    }
-
     /// The same, read by a range of keys where that pays.
     pub(super) async fn narrowed(self, clickhouse: &ClickHouse) -> anyhow::Result<Self> {
-        if !self.may_be_large() {
-            return Ok(self);
-        }
-        let source = self.source.narrowed(clickhouse).await?;
+        let may_be_large = self.recorded.as_ref().is_none_or(|build| build.rows_in >= LARGE_DAY);
+        let source = if may_be_large { self.source.narrowed(clickhouse).await? } else { self.source };
         Ok(Self { source, ..self })
     }
 
@@ -154,7 +161,7 @@ pub async fn inspect(
     day: RunDate,
     checks: &[Check],
 ) -> anyhow::Result<Inspection> {
-    let outline = Outline::read(clickhouse, aggregate, day, (None, false)).await?.narrowed(clickhouse).await?;
+    let outline = Outline::read(clickhouse, aggregate, day, None, false).await?.narrowed(clickhouse).await?;
     let facts = outline.source.facts(clickhouse, aggregate, checks).await?;
     Ok(outline.with(facts, aggregate))
 }
@@ -195,19 +202,12 @@ fn shows(content: &Content, build: &Build) -> bool {
 /// `Failure::Signal` between two steps, ClickHouse's. After any of them readers see the old day, or the new one if only
 /// its record is missing; then the next run builds it again.
 pub async fn build(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<Option<Build>> {
-    let staging = request.staging();
+    let staging = Staging::of(request.clickhouse, request.aggregate, request.day, Uuid::now_v7());
     let outcome = build_in(request, &staging, source, facts).await;
     if !matches!(outcome, Ok(Some(_))) {
         staging.discard().await;
     }
     outcome
-}
-
-impl<'a> Request<'a> {
-    /// A table for the build, not made yet.
-    fn staging(&self) -> Staging<'a> {
-        Staging::of(self.clickhouse, self.aggregate, self.day, Uuid::now_v7())
-    }
 }
 
 /// As `build`, in a staging table of the caller's, who discards it if nothing is put in place.

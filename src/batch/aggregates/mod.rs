@@ -21,7 +21,7 @@ mod source_of_record;
 mod verify;
 mod watermark;
 
-pub use build::{Inspection, LARGE_DAY, Outcome, Request, build, build_bucket, inspect};
+pub use build::{DayRead, Inspection, LARGE_DAY, Outcome, Request, build, build_bucket, inspect};
 pub use dirty::{dirty, marks_are_there};
 pub use glimpse::Glimpse;
 pub use lock::BucketLock;

@@ -105,7 +105,7 @@ pub async fn complete(
             let (force, exact) = (false, false);
             let request =
                 Request { clickhouse, pipeline, aggregate, day, lock: &lock, position, force, exact, shutdown };
-            let outcome = build_bucket(&request).await;
+            let outcome = build_bucket(&request, &mut None).await;
             lock.release().await?;
             if outcome? == Outcome::Moved {
                 return Ok(());

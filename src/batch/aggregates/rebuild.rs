@@ -12,7 +12,7 @@ use super::glimpse::Glimpse;
 use super::lock::BucketLock;
 use super::result::Staging;
 use super::source_of_record::SourceFacts;
-use super::{Facts, Inspection, Position, Request, failed, inspect, watermark};
+use super::{Facts, Inspection, MirrorDay, Position, Request, failed, inspect, watermark};
 use crate::catalog::{Aggregate, Check};
 use crate::domain::{Failure, RunDate, TableName};
 use crate::shutdown::Shutdown;
@@ -263,14 +263,18 @@ async fn approach(
         };
         let ready = refuse_unready(clickhouse, &aggregate.table, position);
         // Side by side: of several errors the first of these is told.
-        let (ready, outline) = tokio::join!(ready, Outline::read(clickhouse, aggregate, date, (parts, force)));
+        let outline = async {
+            let source = MirrorDay::of(aggregate, date, parts)?;
+            Outline::read(clickhouse, aggregate, date, Some(source), force).await
+        };
+        let (ready, outline) = tokio::join!(ready, outline);
         ready?;
         return Ok((position, None, outline?));
     };
     let before = SourceFacts::read(client, aggregate, date).await?;
     let position = watermark::catch_up(client, clickhouse, pipeline, limit).await?;
     let ready = refuse_unready(clickhouse, &aggregate.table, position);
-    let ((), outline) = tokio::try_join!(ready, Outline::read(clickhouse, aggregate, date, (None, force)))?;
+    let ((), outline) = tokio::try_join!(ready, Outline::read(clickhouse, aggregate, date, None, force))?;
     Ok((position, Some(before), outline))
 }
 

@@ -199,11 +199,11 @@ async fn the_library_builds_a_bucket_for_any_caller() {
         exact: false,
         shutdown: &shutdown,
     };
-    let Outcome::Built(build) = aggregates::build_bucket(&request(&lock)).await.expect("built") else {
+    let Outcome::Built(build) = aggregates::build_bucket(&request(&lock), &mut None).await.expect("built") else {
         panic!("not built")
     };
     assert_eq!((build.rows_in, build.rows_out, build.as_of_batch, build.as_of_lsn), (10, 1, 5, Lsn::new(0x50)));
-    let again = aggregates::build_bucket(&request(&lock)).await.expect("looked at");
+    let again = aggregates::build_bucket(&request(&lock), &mut None).await.expect("looked at");
     assert_eq!(again, Outcome::Unchanged(build));
 
     // A session that is gone has lost its lock: nothing is swapped in.
@@ -215,7 +215,7 @@ async fn the_library_builds_a_bucket_for_any_caller() {
     let before = bench.statistics(DAY).await;
     bench.copy(11, "true").await;
     bench.tombstones(12, &[1]).await;
-    let error = aggregates::build_bucket(&request(&lost)).await.expect_err("no lock");
+    let error = aggregates::build_bucket(&request(&lost), &mut None).await.expect_err("no lock");
     assert_eq!(platform::domain::Failure::exit_code_of(&error), 75, "{error:#}");
     assert_eq!((bench.statistics(DAY).await, bench.staging().await.as_str()), (before, ""));
 }

@@ -110,6 +110,8 @@ async fn a_paused_sink_that_wakes_up_after_the_take_over_does_no_harm() {
     for round in 0..3 {
         // In the middle of its work.
         let writing = Writing::start(&stack, 900 + round);
+        // A load that stands still keeps its locks, and the writers that would empty the table wait.
+        hands.reaches("notes", "live").await;
         hands.caught_up().await;
         let term = hands.term().await;
         writer.signal(Signal::SIGSTOP);

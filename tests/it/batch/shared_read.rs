@@ -1,0 +1,64 @@
+//! Aggregates over the same rows share what was read of them, as the refresher has it.
+
+use platform::batch::aggregates::{self, BucketLock, DayRead, Outcome, Position, Request};
+use platform::domain::Lsn;
+use platform::shutdown::Shutdown;
+use platform::store::builds::Build;
+
+use super::mirrored::Mirrored;
+
+const DAY: &str = "2024-05-01";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_before_is_not_taken_for_what_was_built() {
+    let bench = Mirrored::caught_up().await;
+    insert(&bench, "generate_series(1, 10)").await;
+    bench.copy(10, "true").await;
+    let mut read = None;
+    assert_eq!(build(&bench, "sentiment_daily", &mut read).await.rows_in, 10);
+
+    // A row comes in between: the second aggregate has it, and is recorded as made of the rows that were read.
+    insert(&bench, "generate_series(11, 11)").await;
+    bench.copy(11, "post_id = '11'").await;
+    assert_eq!(build(&bench, "sentiment_hourly", &mut read).await.rows_in, 10, "they share what was read");
+    assert_eq!(bench.ask("select sum(posts) from analytics.sentiment_hourly").await, "11\n");
+
+    // So the next look at either sees other rows, and builds again.
+    for name in ["sentiment_daily", "sentiment_hourly"] {
+        assert_eq!(build(&bench, name, &mut None).await.rows_in, 11);
+        assert_eq!(bench.ask(&format!("select sum(posts) from analytics.{name}")).await, "11\n");
+    }
+    assert_eq!(bench.staging().await, "");
+}
+
+async fn insert(bench: &Mirrored, numbers: &str) {
+    bench
+        .postgres(&format!(
+            "insert into public.sentiment_social (platform, post_id, content, sentiment_label, sentiment_score, posted_at) \
+             select 'p', n::text, 'x', 'mixed', 0.5, '2024-05-01 12:00' from {numbers} n"
+        ))
+        .await;
+}
+
+/// Builds the day of an aggregate, which has to have changed.
+async fn build(bench: &Mirrored, name: &str, read: &mut Option<DayRead>) -> Build {
+    let all = aggregates::all("").expect("the shipped ones");
+    let aggregate = all.iter().find(|aggregate| aggregate.name == name).expect("one of them");
+    let day = DAY.parse().expect("a day");
+    let lock = BucketLock::acquire(&bench.client, name, day).await.expect("asked").expect("taken");
+    let request = Request {
+        clickhouse: &bench.clickhouse,
+        pipeline: "platform",
+        aggregate,
+        day,
+        lock: &lock,
+        position: Position { term: 1, batch: 5, lsn: Lsn::new(0x50) },
+        force: false,
+        exact: false,
+        shutdown: &Shutdown::manual(),
+    };
+    let outcome = aggregates::build_bucket(&request, read).await.expect("built");
+    lock.release().await.expect("released");
+    let Outcome::Built(build) = outcome else { panic!("{name}: {outcome:?}") };
+    build
+}

@@ -12,6 +12,8 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 PYTHON ?= python3
 REQUIREMENTS := $(wildcard tests/python/requirements.txt)
 DEMO := .vader/vaderSentiment-3.3.2.tar.gz
+# A test's Kafka and Connect live for seconds: code that is compiled for months of them costs more than it saves.
+QUICK_JAVA := JDK_JAVA_OPTIONS="-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 BINARY := $${CARGO_TARGET_DIR:-target}/debug/platform
 
 .PHONY: help engines airflow up test chaos check bench demo clean cargo
@@ -19,7 +21,7 @@ BINARY := $${CARGO_TARGET_DIR:-target}/debug/platform
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-engines: ## install the engines into .engines (the first time about 700 MB)
+engines: ## install the engines into .engines (the first time about 850 MB)
 	@deploy/engines/install.sh
 
 airflow: .airflow/.stamp ## install Airflow into .airflow, for `make up ARGS=--airflow`
@@ -29,10 +31,10 @@ up: cargo engines ## run the whole platform here until Ctrl-C; ARGS='…' go to 
 	@exec $(BINARY) up $(ARGS)
 
 test: cargo engines airflow $(if $(REQUIREMENTS),.venv/.stamp) $(DEMO) .cron/.stamp ## run all tests; ARGS='…' go to `cargo test`
-	@cargo test --locked --features failpoints $(ARGS)
+	@$(QUICK_JAVA) cargo test --locked --features failpoints $(ARGS)
 
 chaos: cargo engines ## random faults: PLATFORM_CHAOS_SECONDS=180, PLATFORM_CHAOS_SEED=… for a plan again
-	@PLATFORM_CHAOS_SECONDS=$${PLATFORM_CHAOS_SECONDS:-180} PLATFORM_CHAOS_SEED=$${PLATFORM_CHAOS_SEED:-$$RANDOM} \
+	@PLATFORM_CHAOS_SECONDS=$${PLATFORM_CHAOS_SECONDS:-180} PLATFORM_CHAOS_SEED=$${PLATFORM_CHAOS_SEED:-$$RANDOM} $(QUICK_JAVA) \
 		cargo test --locked --features failpoints --test it -- --nocapture end_to_end::chaos::
 
 check: cargo ## formatting, lints and documentation, without a warning

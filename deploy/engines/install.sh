@@ -15,7 +15,7 @@ umask 022 # PostgreSQL runs as another user and must be able to read this
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 engines=${PLATFORM_ENGINES:-$here/../../.engines}
-all_parts=(chdb broker connect debezium postgres)
+all_parts=(chdb broker connect debezium postgres classes)
 read -ra parts <<<"${PLATFORM_ENGINES_PARTS:-${all_parts[*]}}"
 postgres_from=${PLATFORM_ENGINES_POSTGRES:-}
 postgres_least=14
@@ -36,6 +36,7 @@ folder() {
   case $1 in
     broker | connect) echo "$engines/kafka/$1" ;;
     debezium) echo "$engines/kafka/plugins/debezium-connector-postgres" ;;
+    classes) echo "$engines/kafka/classes" ;;
     *) echo "$engines/$1" ;;
   esac
 }
@@ -54,6 +55,7 @@ name() {
     connect) echo "Kafka Connect $(pinned_version connect)" ;;
     debezium) echo "Debezium $(pinned_version debezium)" ;;
     postgres) echo "PostgreSQL" ;;
+    classes) echo "Java class archives" ;;
   esac
 }
 
@@ -62,6 +64,9 @@ pins() {
   case $1 in
     chdb) cat "$here"/chdb/{package.json,package-lock.json,sha256} ;;
     postgres) if [[ $2 == npm ]]; then cat "$here"/postgres/{package.json,package-lock.json}; else echo system; fi ;;
+    # Java refuses an archive of another Java, or of jars that were written since.
+    classes) { env -u JDK_JAVA_OPTIONS java -version && find "$(realpath -m "$(folder broker)")" "$(realpath -m "$(folder connect)")" -name '*.jar' -printf '%p %s %T@\n' | sort; } 2>&1 |
+      cat - "$here"/{broker,connect}/classes.gz ;;
     *) echo "$maven_goal ${worker_has[*]}" | cat - "$here/$1"/{pom.xml,sha256} ;;
   esac | sha256sum | cut -d ' ' -f 1
 }
@@ -126,6 +131,7 @@ require_tools() { # the parts to install
     case $part in
       chdb) need node nodejs && need npm npm ;;
       broker | connect | debezium) need mvn maven ;;
+      classes) need gzip gzip ;;
       postgres) [[ $postgres_from == system || ($postgres_from != npm && -n $(system_postgres)) ]] || { need node nodejs && need npm npm; } ;;
     esac
   done
@@ -224,6 +230,26 @@ install_postgres() {
   (($(postgres_major "$1/bin") >= postgres_least)) || fail "the packaged PostgreSQL does not start: $("$1/bin/postgres" --version 2>&1)"
 }
 
+# What Java would otherwise read, verify and link at every start of the broker and of the worker. Only a matter of time: without an
+# archive both start as well.
+install_classes() {
+  archive_classes broker "$1" &
+  archive_classes connect "$1" &
+  wait
+}
+
+archive_classes() {
+  local part=$1 archive=$2/$1.jsa list=$2/$1.classes said=$2/$1.log
+  [[ -d $(folder "$part") ]] || return 0
+  gzip -dc "$here/$part/classes.gz" >"$list"
+  if ! env -u JDK_JAVA_OPTIONS java -Xshare:dump -XX:SharedClassListFile="$list" -XX:SharedArchiveFile="$archive" -cp "$(folder "$part")/*" &>"$said" </dev/null; then
+    tail -n 3 "$said" >&2
+    say "warning: this Java archives no classes for $(name "$part"); it will take some seconds more to start" >&2
+    rm -f "$archive"
+  fi
+  rm -f "$list" "$said"
+}
+
 install_part() {
   local part=$1 new dir started took size what
   dir=$(folder "$part")
@@ -288,7 +314,7 @@ if [[ $mode == check ]]; then
 fi
 if ((${#todo[@]} == 0)); then
   require_tools
-  engines=$(cd "$engines" && pwd)
+  engines=$(cd "$engines" && pwd -P)
   say "complete in $engines"
   exit 0
 fi
@@ -296,13 +322,17 @@ fi
 require_machine "${todo[@]}"
 require_tools "${todo[@]}"
 mkdir -p "$engines"
-engines=$(cd "$engines" && pwd)
+engines=$(cd "$engines" && pwd -P)
 exec 9>"$engines/.lock"
 if ! flock -n 9; then
   say "waiting for another installation into $engines"
   flock 9
   mapfile -t todo < <(missing_parts)
   [[ $mode != lock ]] || todo=("${parts[@]}")
+fi
+# Jars that are installed now are other ones than those of the archives.
+if [[ " ${parts[*]} " == *" classes "* && " ${todo[*]-} " =~ \ (broker|connect)\  && " ${todo[*]-} " != *" classes "* ]]; then
+  todo+=(classes)
 fi
 log=$engines/.log
 trap 'rm -rf "$engines"/.new.* "$engines"/.old.*' EXIT

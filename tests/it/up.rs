@@ -198,6 +198,11 @@ async fn the_whole_platform_answers_at_the_addresses_it_names() {
             "{part} knows the administrator's password"
         );
     }
+    // Java takes one that does not fit its jars for none, and says so in its log only.
+    for (part, archive) in [("kafka", "classes/broker.jsa"), ("connect", "classes/connect.jsa")] {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", stack.pid_of(part))).expect("readable");
+        assert!(maps.contains(archive), "{part} starts without its archive of classes; `make engines` makes it");
+    }
 }
 
 #[test]

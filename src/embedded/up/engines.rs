@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::jvm::Jvm;
 use crate::domain::Failure;
 
 /// Java's package, as the engines' installer names it.
@@ -46,20 +47,15 @@ impl Engines {
         bin.canonicalize().with_context(|| format!("finding {}", bin.display()))
     }
 
-    /// The broker's jars.
+    /// Java for the jars of the broker, `broker`, or of the Connect worker, `connect`.
     ///
     /// # Errors
-    /// `Failure::Config` when they are missing.
-    pub(super) fn broker(&self) -> anyhow::Result<PathBuf> {
-        self.need("kafka/broker", "Kafka is")
-    }
-
-    /// The Connect worker's jars.
-    ///
-    /// # Errors
-    /// `Failure::Config` when they are missing.
-    pub(super) fn connect(&self) -> anyhow::Result<PathBuf> {
-        self.need("kafka/connect", "Kafka Connect is")
+    /// `Failure::Config` when one of the two is missing.
+    pub(super) fn jvm(&self, part: &str) -> anyhow::Result<Jvm> {
+        let jars = self.need(&format!("kafka/{part}"), "Kafka is")?;
+        // Missing where Java could not make one.
+        let classes = Some(self.root.join(format!("kafka/classes/{part}.jsa"))).filter(|path| path.is_file());
+        Ok(Jvm { java: self.java()?, jars, classes })
     }
 
     /// The folder of Connect's plugins, with Debezium in it.
@@ -83,7 +79,7 @@ impl Engines {
     ///
     /// # Errors
     /// `Failure::Config` that names the package which brings it.
-    pub(super) fn java(&self) -> anyhow::Result<PathBuf> {
+    fn java(&self) -> anyhow::Result<PathBuf> {
         let missing = || {
             Failure::Config(format!("Kafka needs Java 17 or newer, and there is none: apt-get install {JAVA_PACKAGE}"))
         };
@@ -109,7 +105,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let none = Engines::find(&folder.path().join("none")).expect_err("no folder").to_string();
         let engines = Engines::find(folder.path()).expect("an empty folder");
-        let broker = engines.broker().expect_err("no jars").to_string();
+        let broker = engines.jvm("broker").expect_err("no jars").to_string();
         assert!(none.contains("make engines") && broker.contains("Kafka") && broker.contains("make engines"));
         let without_java = Engines { java: None, ..engines }.java().expect_err("no Java").to_string();
         assert!(without_java.contains(JAVA_PACKAGE), "{without_java}");

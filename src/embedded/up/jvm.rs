@@ -1,29 +1,44 @@
 //! What Kafka and Connect have in common: a Java program with a folder of jars and a file of properties.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::process::Launch;
 
-/// A Java program: `main_class` from the jars in `jars`.
-pub(super) fn program(java: &Path, jars: &Path, main_class: &str, flags: &[&str]) -> Launch {
-    Launch::foreign(java)
-        .args(flags.iter().copied())
-        .args([
-            // Without memory a worker would stay as a zombie that answers and does nothing.
-            "-XX:+ExitOnOutOfMemoryError",
-            "-Djava.awt.headless=true",
-            "-Dfile.encoding=UTF-8",
-            // slf4j-simple: everything to one stream, with the time, without the clients' dumps of their settings.
-            "-Dorg.slf4j.simpleLogger.logFile=System.out",
-            "-Dorg.slf4j.simpleLogger.showDateTime=true",
-            "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSX",
-            "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients=warn",
-            "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
-            "-cp",
-        ])
-        .arg(format!("{}/*", jars.display()))
-        .arg(main_class)
+/// Where Java finds a program.
+#[derive(Debug, Clone)]
+pub(super) struct Jvm {
+    /// Java itself.
+    pub(super) java: PathBuf,
+    /// The folder of jars.
+    pub(super) jars: PathBuf,
+    /// An archive of the classes of these jars, which spares Java reading and verifying them.
+    pub(super) classes: Option<PathBuf>,
+}
+
+impl Jvm {
+    /// The program `main_class`.
+    pub(super) fn program(&self, main_class: &str, flags: &[&str]) -> Launch {
+        let classes = self.classes.as_ref().map(|path| format!("-XX:SharedArchiveFile={}", path.display()));
+        Launch::foreign(&self.java)
+            .args(flags.iter().copied())
+            .args(classes)
+            .args([
+                // Without memory a worker would stay as a zombie that answers and does nothing.
+                "-XX:+ExitOnOutOfMemoryError",
+                "-Djava.awt.headless=true",
+                "-Dfile.encoding=UTF-8",
+                // slf4j-simple: everything to one stream, with the time, without the clients' dumps of their settings.
+                "-Dorg.slf4j.simpleLogger.logFile=System.out",
+                "-Dorg.slf4j.simpleLogger.showDateTime=true",
+                "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSX",
+                "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients=warn",
+                "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
+                "-cp",
+            ])
+            .arg(format!("{}/*", self.jars.display()))
+            .arg(main_class)
+    }
 }
 
 /// A heap that fits a machine for development.

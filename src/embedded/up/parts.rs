@@ -178,8 +178,7 @@ impl<'a> Workshop<'a> {
     fn kafka(&self) -> anyhow::Result<Kafka> {
         Ok(Kafka {
             folder: self.data_dir.part("kafka")?,
-            jars: self.engines.broker()?,
-            java: self.engines.java()?,
+            jvm: self.engines.jvm("broker")?,
             ports: self.environment.ports.clone(),
             client: config::Kafka { brokers: self.environment.address("kafka"), ..self.settings.kafka.clone() },
         })
@@ -188,9 +187,8 @@ impl<'a> Workshop<'a> {
     fn connect(&self) -> anyhow::Result<Connect> {
         Ok(Connect {
             folder: self.data_dir.part("connect")?,
-            jars: self.engines.connect()?,
+            jvm: self.engines.jvm("connect")?,
             plugins: self.engines.plugins()?,
-            java: self.engines.java()?,
             ports: self.environment.ports.clone(),
             http: self.http.clone(),
         })

@@ -16,6 +16,9 @@ use super::data_dir::DataDir;
 use super::procfs::Identity;
 use crate::domain::Failure;
 
+/// The variables of this process that programs of others get. The last is Java's own, for options of every Java there is.
+const KEPT: [&str; 4] = ["PATH", "HOME", "TMPDIR", "JDK_JAVA_OPTIONS"];
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub(super) struct Launch {
@@ -106,7 +109,7 @@ impl Launch {
         command.stdout(log);
         if !self.inherits_environment {
             let kept = crate::config::environment();
-            let kept = kept.into_iter().filter(|(name, _)| matches!(name.as_str(), "PATH" | "HOME" | "TMPDIR"));
+            let kept = kept.into_iter().filter(|(name, _)| KEPT.contains(&name.as_str()));
             command.env_clear().envs(kept).env("LC_ALL", "C.UTF-8").env("TZ", "UTC");
         }
         for (name, value) in &self.environment {

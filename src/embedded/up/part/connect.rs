@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::super::jvm::{SERVICE_HEAP, program, properties};
+use super::super::jvm::{Jvm, SERVICE_HEAP, properties};
 use super::super::ports::Ports;
 use super::super::process::Launch;
 use super::super::service::Service;
@@ -17,12 +17,10 @@ use super::kafka::MESSAGE_BYTES_MAX;
 pub(in super::super) struct Connect {
     /// Its folder.
     pub(in super::super) folder: PathBuf,
-    /// Its jars.
-    pub(in super::super) jars: PathBuf,
+    /// Its jars, and Java.
+    pub(in super::super) jvm: Jvm,
     /// The folder of plugins.
     pub(in super::super) plugins: PathBuf,
-    /// Java.
-    pub(in super::super) java: PathBuf,
     /// All ports; its own is `connect`.
     pub(in super::super) ports: Arc<Ports>,
     /// For asking whether it is ready.
@@ -82,7 +80,7 @@ impl Service for Connect {
         let path = self.write_properties()?;
         self.ports.release(&["connect"]);
         let main_class = "org.apache.kafka.connect.cli.ConnectDistributed";
-        Ok(program(&self.java, &self.jars, main_class, &SERVICE_HEAP).path(&path).folder(&self.folder))
+        Ok(self.jvm.program(main_class, &SERVICE_HEAP).path(&path).folder(&self.folder))
     }
 
     async fn ready(&self) -> anyhow::Result<()> {

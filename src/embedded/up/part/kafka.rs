@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use super::super::jvm::{COMMAND_HEAP, SERVICE_HEAP, program, properties};
+use super::super::jvm::{COMMAND_HEAP, Jvm, SERVICE_HEAP, properties};
 use super::super::ports::Ports;
 use super::super::process::Launch;
 use super::super::runner::Runner;
@@ -25,10 +25,8 @@ pub(in super::super) const MESSAGE_BYTES_MAX: &str = "67108864";
 pub(in super::super) struct Kafka {
     /// Its folder.
     pub(in super::super) folder: PathBuf,
-    /// Its jars.
-    pub(in super::super) jars: PathBuf,
-    /// Java.
-    pub(in super::super) java: PathBuf,
+    /// Its jars, and Java.
+    pub(in super::super) jvm: Jvm,
     /// All ports; its own are `kafka` and `CONTROLLER`.
     pub(in super::super) ports: Arc<Ports>,
     /// How it is reached, for asking whether it is ready.
@@ -100,7 +98,9 @@ impl Service for Kafka {
             std::fs::remove_dir_all(&data).context("removing Kafka's unfinished folder")?;
         }
         let path = self.write_properties()?;
-        let launch = program(&self.java, &self.jars, "kafka.tools.StorageTool", &COMMAND_HEAP)
+        let launch = self
+            .jvm
+            .program("kafka.tools.StorageTool", &COMMAND_HEAP)
             .args(["format", "-t", &cluster_id(), "-c"])
             .path(&path)
             .folder(&self.folder);
@@ -110,7 +110,7 @@ impl Service for Kafka {
     fn launch(&self) -> anyhow::Result<Launch> {
         let path = self.write_properties()?;
         self.ports.release(&["kafka", CONTROLLER]);
-        Ok(program(&self.java, &self.jars, "kafka.Kafka", &SERVICE_HEAP).path(&path).folder(&self.folder))
+        Ok(self.jvm.program("kafka.Kafka", &SERVICE_HEAP).path(&path).folder(&self.folder))
     }
 
     async fn ready(&self) -> anyhow::Result<()> {

@@ -52,7 +52,8 @@ impl Engines {
     /// # Errors
     /// `Failure::Config` when one of the two is missing.
     pub(super) fn jvm(&self, part: &str) -> anyhow::Result<Jvm> {
-        let jars = self.need(&format!("kafka/{part}"), "Kafka is")?;
+        let what = if part == "connect" { "Kafka Connect is" } else { "Kafka is" };
+        let jars = self.need(&format!("kafka/{part}"), what)?;
         // Missing where Java could not make one.
         let classes = Some(self.root.join(format!("kafka/classes/{part}.jsa"))).filter(|path| path.is_file());
         Ok(Jvm { java: self.java()?, jars, classes })

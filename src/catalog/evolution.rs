@@ -51,14 +51,22 @@ pub struct Evolution {
     pub reload: Option<String>,
 }
 
+/// Behind the type in the comment of a column: the connector may take it for one that is never NULL.
+const NOT_NULL: &str = " not null";
+
 /// The comment of a mirror's column.
 pub(super) fn column_comment(column: &TableColumn) -> String {
-    format!("column {}: {}", column.attnum(), column.type_text())
+    comment(column, column.is_not_null())
 }
 
-fn attnum_of(comment: &str) -> Option<(i16, &str)> {
+fn comment(column: &TableColumn, not_null: bool) -> String {
+    format!("column {}: {}{}", column.attnum(), column.type_text(), if not_null { NOT_NULL } else { "" })
+}
+
+fn read_comment(comment: &str) -> Option<(i16, &str, bool)> {
     let (attnum, type_text) = comment.strip_prefix("column ")?.split_once(": ")?;
-    Some((attnum.parse().ok()?, type_text))
+    let bare = type_text.strip_suffix(NOT_NULL);
+    Some((attnum.parse().ok()?, bare.unwrap_or(type_text), bare.is_some()))
 }
 
 /// Compares a mirror with its table as it is now.
@@ -76,8 +84,14 @@ pub fn compare(mirror: &Mirror, table: &Table) -> Comparison {
     if then.membership != now.membership {
         return Comparison::Replaced("it has left the publication and joined it again");
     }
-    match follow(mirror, table) {
+    // Until a load has mended it, the mirror remembers it.
+    let loosened = loosened(mirror, table);
+    match statements(mirror, table, &loosened) {
         Ok(mut evolution) => {
+            if let Some(column) = loosened.first() {
+                let why = format!("its column {column} may be NULL now, for which the log may still have its default");
+                evolution.reload = Some(why);
+            }
             if now.is_rewritten_since(&then) {
                 evolution.reload = Some("a change of its columns wrote its rows anew".to_owned());
             }
@@ -87,11 +101,29 @@ pub fn compare(mirror: &Mirror, table: &Table) -> Comparison {
     }
 }
 
-/// As `compare`, for the structure alone: whether the mirror can take the table's rows after some statements.
+/// The columns that may be NULL now, and for which the connector may still write a default instead: under their name or number there
+/// was one that was never NULL. Debezium asks the catalog whether a column may be NULL when it meets the first row behind a change, and
+/// commits are streamed before they are visible there; it asks again when its session begins anew.
+pub fn loosened<'a>(mirror: &Mirror, table: &'a Table) -> Vec<&'a str> {
+    let never_null: Vec<Present<'_>> =
+        mirror.columns.iter().filter_map(Present::of).filter(|there| there.not_null).collect();
+    let was = |column: &TableColumn| {
+        never_null.iter().any(|there| there.name == column.name() || there.attnum == column.attnum())
+    };
+    let columns = table.columns().iter().filter(|column| !column.is_not_null() && was(column));
+    columns.map(TableColumn::name).collect()
+}
+
+/// As `compare`, for the structure alone: whether the mirror can take the table's rows after some statements. For a load, which begins
+/// with a connector that knows the table as it is.
 ///
 /// # Errors
 /// What has changed so that it cannot.
 pub fn follow(mirror: &Mirror, table: &Table) -> Result<Evolution, String> {
+    statements(mirror, table, &[])
+}
+
+fn statements(mirror: &Mirror, table: &Table, loosened: &[&str]) -> Result<Evolution, String> {
     let key = Relation::from_comment(&mirror.comment).map(|(_, key)| key);
     if key != Some(table.key_attnums()) {
         return Err("its primary key has changed".to_owned());
@@ -99,6 +131,7 @@ pub fn follow(mirror: &Mirror, table: &Table) -> Result<Evolution, String> {
     let mut plan = Plan {
         target: table.name().quoted_clickhouse("mirror"),
         names: mirror.columns.iter().map(|column| column.name.clone()).collect(),
+        loosened,
         evolution: Evolution { table: table.clone(), statements: Vec::new(), reload: None },
     };
     let present: Vec<Present<'_>> = mirror.columns.iter().filter_map(Present::of).collect();
@@ -141,8 +174,10 @@ fn ambiguous(present: &[Present<'_>], table: &Table) -> Option<String> {
 struct Present<'a> {
     attnum: i16,
     type_text: &'a str,
+    not_null: bool,
     name: &'a str,
     kind: &'a str,
+    comment: &'a str,
 }
 
 impl<'a> Present<'a> {
@@ -150,19 +185,26 @@ impl<'a> Present<'a> {
         if META_COLUMNS.iter().any(|(own, _)| *own == column.name) {
             return None;
         }
-        let (attnum, type_text) = attnum_of(&column.comment)?;
-        Some(Self { attnum, type_text, name: &column.name, kind: &column.kind })
+        let (attnum, type_text, not_null) = read_comment(&column.comment)?;
+        let MirrorColumn { name, kind, comment } = column;
+        Some(Self { attnum, type_text, not_null, name, kind, comment })
     }
 }
 
-struct Plan {
+struct Plan<'a> {
     target: String,
     /// Names that are taken in the mirror after the statements so far.
     names: Vec<String>,
+    /// Names of columns for which the connector may write a default instead of NULL.
+    loosened: &'a [&'a str],
     evolution: Evolution,
 }
 
-impl Plan {
+impl Plan<'_> {
+    fn comment(&self, column: &TableColumn) -> String {
+        comment(column, column.is_not_null() || self.loosened.contains(&column.name()))
+    }
+
     fn say(&mut self, what: impl std::fmt::Display) {
         self.evolution.statements.push(format!("alter table {} {what}", self.target));
     }
@@ -211,7 +253,8 @@ impl Plan {
     /// The types of a column that is on both sides.
     fn adapt(&mut self, there: &Present<'_>, column: &TableColumn, position: usize) -> Result<(), String> {
         let name = quote_clickhouse(column.name());
-        let comment = quote_text(&column_comment(column));
+        let wanted = self.comment(column);
+        let comment = quote_text(&wanted);
         let nullable = column.codec().nullable();
         // A type that the configuration asks for is what the next load makes.
         let may_stay = !column.is_key() && !column.is_overridden();
@@ -234,7 +277,7 @@ impl Plan {
             }
             return Ok(());
         }
-        if there.type_text != column.type_text() {
+        if there.comment != wanted {
             self.say(format_args!("comment column {name} {comment}"));
         }
         Ok(())
@@ -257,7 +300,7 @@ impl Plan {
         let place =
             before.map_or_else(|| " first".to_owned(), |before| format!(" after {}", quote_clickhouse(before.name())));
         let (name, kind) = (quote_clickhouse(column.name()), column.codec().clickhouse_type());
-        let comment = quote_text(&column_comment(column));
+        let comment = quote_text(&self.comment(column));
         self.say(format_args!("add column {name} {kind}{default} comment {comment}{place}"));
     }
 }

@@ -83,7 +83,7 @@ fn columns_are_added_with_what_older_rows_hold() {
     assert_eq!(
         evolution.statements,
         [
-            r"alter table `mirror`.`t` add column `c` String default 'it\'s' comment 'column 4: text -1' after `b`",
+            r"alter table `mirror`.`t` add column `c` String default 'it\'s' comment 'column 4: text -1 not null' after `b`",
             "alter table `mirror`.`t` add column `d` Nullable(Bool) comment 'column 5: bool -1' after `c`",
         ]
     );
@@ -99,7 +99,13 @@ fn renames_follow_the_number_even_when_names_change_places() {
         evolution.statements.iter().filter_map(|sql| sql.strip_prefix("alter table `mirror`.`t` ")).collect();
     assert_eq!(
         said,
-        ["rename column `a` to `a_renamed_2`", "rename column `b` to `a`", "rename column `a_renamed_2` to `b`"]
+        [
+            "rename column `a` to `a_renamed_2`",
+            "rename column `b` to `a`",
+            "rename column `a_renamed_2` to `b`",
+            // It has the name of one that was never NULL.
+            "comment column `b` 'column 2: int4 -1 not null'",
+        ]
     );
     assert!(evolution.reload.is_some(), "events of before look the same");
     assert_eq!(evolved(&[BEFORE[0], (2, "c", "int4", false, None), BEFORE[2]]).reload, None);
@@ -137,8 +143,44 @@ fn wider_types_alter_and_others_do_not() {
 #[test]
 fn a_column_that_became_not_null_still_takes_null() {
     let evolution = evolved(&[BEFORE[0], (2, "a", "int4", true, None), BEFORE[2]]);
-    assert_eq!(evolution.statements, [""; 0]);
+    let noted = "alter table `mirror`.`t` comment column `a` 'column 2: int4 -1 not null'";
+    assert_eq!(evolution.statements, [noted]);
     assert_eq!(evolution.table.columns()[1].codec().clickhouse_type(), "Nullable(Int32)");
+}
+
+#[test]
+fn a_column_that_may_be_null_now_is_remembered_until_a_load() {
+    let before = mirror(&table(BEFORE, relation(1, "x")));
+    let dropped = "alter table `mirror`.`t` modify column `b` Nullable(String) comment 'column 3: text -1";
+    let now = table(&[BEFORE[0], BEFORE[1], (3, "b", "text", false, None)], relation(1, "y"));
+    let Comparison::Follows(evolution) = compare(&before, &now) else { panic!("it follows") };
+    assert_eq!(evolution.statements, [format!("{dropped} not null'")]);
+    assert!(evolution.reload.is_some_and(|why| why.contains("column b may be NULL")));
+    // The sink has done so, and stops before the load.
+    let mut evolved = mirror(&now);
+    evolved.columns[2].comment.push_str(" not null");
+    let Comparison::Follows(again) = compare(&evolved, &now) else { panic!("it follows") };
+    assert!(again.statements.is_empty() && again.reload.is_some(), "{again:?}");
+    assert_eq!(loosened(&evolved, &now), ["b"]);
+    let cleared = "alter table `mirror`.`t` comment column `b` 'column 3: text -1'";
+    assert_eq!(follow(&evolved, &now).map(|evolution| evolution.statements), Ok(vec![cleared.to_owned()]));
+    assert_eq!(follow(&before, &now).map(|evolution| evolution.statements), Ok(vec![format!("{dropped}'")]));
+    assert!(loosened(&mirror(&now), &now).is_empty());
+}
+
+#[test]
+fn a_name_that_was_never_null_is_remembered_for_the_column_that_has_it_now() {
+    let before = mirror(&table(BEFORE, relation(1, "x")));
+    for now in [
+        &[BEFORE[0], (2, "b", "int4", false, None), (3, "a", "text", true, None)][..],
+        &[BEFORE[0], BEFORE[1], (4, "b", "text", false, None)][..],
+    ] {
+        let now = table(now, relation(1, "y"));
+        assert_eq!(loosened(&before, &now), ["b"]);
+        let Comparison::Follows(evolution) = compare(&before, &now) else { panic!("it follows") };
+        let remembers = |sql: &&String| sql.contains("`b`") && sql.contains("not null'");
+        assert!(evolution.statements.iter().any(|sql| remembers(&sql)), "{evolution:?}");
+    }
 }
 
 #[test]

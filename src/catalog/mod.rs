@@ -48,7 +48,9 @@ pub use bucket_unit::BucketUnit;
 pub use codec::{CellError, Codec};
 pub use column::Column;
 pub use ddl::{CHECKPOINT_SETTINGS, create_mirror, create_moments, create_view, is_time, mirror_columns, moments_name};
-pub use evolution::{Comparison, Evolution, Mirror, MirrorColumn, comment_relation, compare, drop_mirror, follow};
+pub use evolution::{
+    Comparison, Evolution, Mirror, MirrorColumn, comment_relation, compare, drop_mirror, follow, loosened,
+};
 pub use json_row::{Placeholder, ReadRow, RowReader};
 pub use mapping::{Inexact, MappingError, Rules};
 pub use pg_type::{NullIs, PgType, TypeRow};

@@ -49,6 +49,7 @@ pub struct TableColumn {
     attnum: i16,
     xmin: String,
     name: String,
+    not_null: bool,
     codec: Codec,
     type_text: String,
     key_position: Option<usize>,
@@ -95,6 +96,11 @@ impl TableColumn {
     /// Whether it is part of the primary key.
     pub fn is_key(&self) -> bool {
         self.key_position.is_some()
+    }
+
+    /// Whether PostgreSQL refuses NULL in it.
+    pub fn is_not_null(&self) -> bool {
+        self.not_null
     }
 
     /// Its type as PostgreSQL prints it.
@@ -205,11 +211,21 @@ impl Table {
                 return Err(Refusal::Key(column.name, column.type_text));
             }
             let overridden = wanted.is_some();
-            let ColumnRow { attnum, xmin, name, type_text, key_position, missing_value, .. } = column;
+            let ColumnRow { attnum, xmin, name, not_null, type_text, key_position, missing_value, .. } = column;
             if META_COLUMNS.iter().any(|(own, _)| *own == name) {
                 return Err(Refusal::Reserved(name));
             }
-            columns.push(TableColumn { attnum, xmin, name, codec, type_text, key_position, missing_value, overridden });
+            columns.push(TableColumn {
+                attnum,
+                xmin,
+                name,
+                not_null,
+                codec,
+                type_text,
+                key_position,
+                missing_value,
+                overridden,
+            });
         }
         if let Some(column) = rules.types.keys().find(|name| columns.iter().all(|column| column.name != **name)) {
             let names = columns.iter().map(TableColumn::name).collect::<Vec<_>>().join(", ");

@@ -20,10 +20,6 @@ use crate::store::{postgres, replication, rows_by_key};
 /// How long rows that were read again wait until what they show is flushed.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long rows wait to be read again until their transactions are visible. A commit is streamed once it is flushed, and
-/// visible a moment later; with a synchronous standby, when that has confirmed it.
-const VISIBLE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// ClickHouse.
 #[derive(Debug)]
 pub(super) struct ClickHouseStore {
@@ -109,12 +105,7 @@ impl Origin for PostgresOrigin {
     async fn until_visible(&self, transactions: &BTreeSet<u32>) -> anyhow::Result<()> {
         let mut held = self.client.lock().await;
         let client = self.open(held.take()).await?;
-        let deadline = tokio::time::Instant::now() + VISIBLE_TIMEOUT;
-        while !replication::are_visible(&client, transactions).await? {
-            let late = "an event's transaction is not visible yet: a synchronous standby may not have confirmed it";
-            anyhow::ensure!(tokio::time::Instant::now() < deadline, late);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        replication::until_visible(&client, transactions).await?;
         *held = Some(client);
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! One sink: takes the lease, goes on from the checkpoint, and moves batches until it is stopped.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use super::batch::Batch;
 use super::buckets::Buckets;
 use super::decoder::{Decoder, Doubt, Known, Outcome};
 use super::desk::Desk;
+use super::envelope;
 use super::halt::Halt;
 use super::outbox::Outbox;
 use super::source::{self, Fetched};
@@ -146,7 +148,7 @@ impl Pipeline {
             Err(stop) => return Ok(stop),
         };
         let mut decoder = Decoder::new(log.clone(), &placeholder, Arc::clone(&self.desk.buckets));
-        shapes::refresh(&self.settings, &self.clickhouse, &self.status, &mut decoder).await?;
+        shapes::refresh(&self.settings, &self.clickhouse, &self.status, &mut decoder, &BTreeSet::new()).await?;
         tracing::info!(
             term = checkpoint.term + 1,
             batch = checkpoint.batch,
@@ -240,7 +242,7 @@ impl Pipeline {
                     return Stop::Asked;
                 }
                 () = self.changed.notified() => {
-                    if let Err(stop) = self.reshape(decoder, &mut batch, last.as_ref(), &mut outbox).await {
+                    if let Err(stop) = self.reshape(decoder, &mut batch, last.as_ref(), &mut outbox, None).await {
                         return stop;
                     }
                     continue;
@@ -299,7 +301,7 @@ impl Pipeline {
                 return Err(Stop::Halt(halt));
             }
         };
-        self.reshape(decoder, batch, before, outbox).await?;
+        self.reshape(decoder, batch, before, outbox, record.value.as_deref()).await?;
         match outcome {
             // Neither is asked about again soon: the table is gone, or the shape is history.
             Doubt::Table(table) => drop(decoder.tables.entry(table).or_insert(Known::Skipped)),
@@ -310,13 +312,14 @@ impl Pipeline {
     }
 
     /// Reads the tables' shapes again, and makes the mirrors follow, when everything before is written: it has the shapes of
-    /// before.
+    /// before. `event`: the message whose shape the catalog is asked about; it may come before its own commit is visible there.
     async fn reshape(
         &self,
         decoder: &mut Decoder,
         batch: &mut Batch,
         last: Option<&Record>,
         outbox: &mut Outbox,
+        event: Option<&[u8]>,
     ) -> Result<(), Stop> {
         let old = std::mem::replace(batch, Batch::after(batch));
         if old.events > 0 {
@@ -325,7 +328,8 @@ impl Pipeline {
         outbox.all_written().await;
         failpoint!("structure.all-written");
         let known = decoder.tables.clone();
-        let refreshed = shapes::refresh(&self.settings, &self.clickhouse, &self.status, decoder).await;
+        let transactions = event.and_then(envelope::transaction).into_iter().collect();
+        let refreshed = shapes::refresh(&self.settings, &self.clickhouse, &self.status, decoder, &transactions).await;
         refreshed.context("reading the tables' shapes").map_err(Stop::Again)?;
         failpoint!("structure.refreshed");
         if decoder.tables != known {

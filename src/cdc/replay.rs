@@ -2,7 +2,7 @@
 //! the table's floor. An event is decoded with the shapes of now; a row without an event, or whose event still cannot be
 //! stored, is read again from PostgreSQL by its key.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio_postgres::Client;
@@ -49,7 +49,7 @@ pub(super) async fn replay(desk: &Desk, client: &Client, chosen: &Selection, by:
     let at = checkpoint::latest(&desk.clickhouse, desk.pipeline()).await?.ok_or_else(not_loaded)?;
     let placeholder = connector_config::placeholder(client, desk.pipeline()).await?;
     let mut decoder = decoder_of(0, &placeholder);
-    shapes::refresh(&desk.settings, &desk.clickhouse, &desk.status, &mut decoder).await?;
+    shapes::refresh(&desk.settings, &desk.clickhouse, &desk.status, &mut decoder, &BTreeSet::new()).await?;
     let mut replay = Replay {
         desk,
         placeholder,

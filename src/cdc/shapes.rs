@@ -1,6 +1,6 @@
 //! What the sink knows of the tables' shapes: read from PostgreSQL, compared with the mirrors, which are made to follow.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::decoder::{Decoder, Known};
@@ -11,18 +11,20 @@ use crate::domain::TableName;
 use crate::store::clickhouse::{ClickHouse, Error};
 use crate::store::mirror;
 use crate::store::table_states::{self, Stored, TableState};
-use crate::store::{postgres, table_shapes};
+use crate::store::{postgres, replication, table_shapes};
 
-/// Reads the shapes of the published tables and makes their mirrors follow. No batch may be under way: its rows have the
-/// shape of before.
+/// Reads the shapes of the published tables, once the catalog shows what `transactions` have changed, and makes their mirrors
+/// follow. No batch may be under way: its rows have the shape of before.
 pub(super) async fn refresh(
     settings: &Settings,
     clickhouse: &ClickHouse,
     status: &Status,
     decoder: &mut Decoder,
+    transactions: &BTreeSet<u32>,
 ) -> anyhow::Result<()> {
     let pipeline = &settings.sink.pipeline;
     let client = postgres::connect(&settings.postgres, "platform sink").await?;
+    replication::until_visible(&client, transactions).await?;
     let published = table_shapes::published(&client, pipeline, &settings.tables).await?;
     drop(client);
     let mut mirrors = mirror::mirrors(clickhouse).await?;
@@ -41,7 +43,8 @@ pub(super) async fn refresh(
         let outcome = match compare(&mirror, &table) {
             Comparison::Follows(evolution) => {
                 // Also when a column is gone: the view must lose it.
-                let noted = table.relation().to_comment(&table.key_attnums()) == mirror.comment;
+                let noted = table.relation().to_comment(&table.key_attnums()) == mirror.comment
+                    && evolution.statements.is_empty();
                 follow.follow(*evolution, !noted).await?
             }
             Comparison::Absent => Err("it is not loaded yet; the sink will see to it".to_owned()),

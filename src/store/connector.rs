@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::connect::{Connect, Error};
-use super::connector_config;
+use super::{connector_config, replication};
 use crate::config::Settings;
 use crate::domain::Failure;
 
@@ -32,6 +32,38 @@ pub async fn apply(settings: &Settings, client: &Client, connect: &Connect, limi
             Err(error) => return Err(Failure::from(&error).into()),
         }
     }
+}
+
+/// How long the connector's session may take to end.
+const RENEW_LIMIT: Duration = Duration::from_secs(30);
+
+/// Lets the connector end its session with PostgreSQL and begin another one, which reads the catalog anew. Nothing if it has none.
+///
+/// # Errors
+/// `Failure::Config` without `connect.url`, `Failure::Unavailable` when Connect does not answer, or the session goes on.
+pub async fn renew_session(settings: &Settings, client: &Client) -> anyhow::Result<()> {
+    let pipeline = &settings.sink.pipeline;
+    let Some(session) = replication::slot_pid(client, pipeline).await? else { return Ok(()) };
+    let connect = Connect::new(&settings.connect)?;
+    let deadline = Instant::now() + RENEW_LIMIT;
+    let mut asked = false;
+    while replication::slot_pid(client, pipeline).await? == Some(session) {
+        if Instant::now() >= deadline {
+            let text = format!("the connector {pipeline} was restarted, and its session with PostgreSQL goes on");
+            return Err(Failure::Unavailable(text).into());
+        }
+        if !asked {
+            match connect.restart(pipeline, false).await {
+                Ok(()) => asked = true,
+                // Workers that have just started rebalance for a moment.
+                Err(Error::Rebalancing) => {}
+                Err(error) => return Err(Failure::from(&error).into()),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tracing::info!(connector = pipeline, "the connector has begun a new session");
+    Ok(())
 }
 
 /// Says whether a connector that is gone is to be made again.

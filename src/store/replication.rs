@@ -1,8 +1,10 @@
 //! What the log needs from PostgreSQL: positions, the slot, messages, the identity, and who is still running.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::domain::Lsn;
@@ -11,6 +13,10 @@ use crate::domain::Lsn;
 pub const LOAD_PREFIX: &str = "platform.load";
 /// Prefix of the message that moves an idle stream past a position.
 pub const BARRIER_PREFIX: &str = "platform.barrier";
+
+/// How long to wait until transactions are visible. A commit is streamed once it is flushed, and visible a moment later; with a
+/// synchronous standby, when that has confirmed it.
+const VISIBLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Which log a position belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -238,7 +244,7 @@ pub async fn snapshot_xmax(client: &Client) -> anyhow::Result<u64> {
 ///
 /// # Errors
 /// PostgreSQL's.
-pub async fn are_visible(client: &Client, transactions: &BTreeSet<u32>) -> anyhow::Result<bool> {
+async fn are_visible(client: &Client, transactions: &BTreeSet<u32>) -> anyhow::Result<bool> {
     if transactions.is_empty() {
         return Ok(true);
     }
@@ -249,6 +255,30 @@ pub async fn are_visible(client: &Client, transactions: &BTreeSet<u32>) -> anyho
                from unnest($1::text[]) number";
     let row = client.query_one(sql, &[&whole]).await.context("asking whether transactions are visible")?;
     Ok(row.try_get(0)?)
+}
+
+/// Waits until a statement sees what these transactions have written: an event may come before its own commit is visible.
+///
+/// # Errors
+/// PostgreSQL's; that they are not visible after five seconds.
+pub async fn until_visible(client: &Client, transactions: &BTreeSet<u32>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + VISIBLE_TIMEOUT;
+    while !are_visible(client, transactions).await? {
+        let late = "an event's transaction is not visible yet: a synchronous standby may not have confirmed it";
+        anyhow::ensure!(Instant::now() < deadline, late);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// The process that streams from a slot.
+///
+/// # Errors
+/// PostgreSQL's.
+pub async fn slot_pid(client: &Client, slot: &str) -> anyhow::Result<Option<i32>> {
+    let sql = "select active_pid from pg_replication_slots where slot_name = $1";
+    let row = client.query_opt(sql, &[&slot]).await.context("asking who streams from the slot")?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?.flatten())
 }
 
 /// The 64-bit number of a transaction within 2^31 of `near`, as PostgreSQL compares them.

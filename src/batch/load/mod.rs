@@ -21,7 +21,7 @@ use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::aggregates;
-use crate::catalog::Table;
+use crate::catalog::{Table, loosened};
 use crate::config::Settings;
 use crate::domain::{Failure, Lsn, TableName, Version};
 use crate::store::checkpoint::{self, Checkpoint};
@@ -30,7 +30,7 @@ use crate::store::kafka::Topic;
 use crate::store::lease::Lease;
 use crate::store::mirror::{self, Log};
 use crate::store::table_states::{StateChange, TableState};
-use crate::store::{advisory_lock, dirty_buckets, postgres, replication, sinks, table_shapes, table_states};
+use crate::store::{advisory_lock, connector, dirty_buckets, postgres, replication, sinks, table_shapes, table_states};
 pub use copy::Progress;
 pub use watch::Watch;
 
@@ -144,6 +144,7 @@ impl Round<'_> {
     /// A table that `ALTER TABLE` wrote anew after the snapshot looks empty to it, and one that was written anew in any way
     /// while it is copied has its rows on other pages than the ranges: so it is locked, as `pg_dump` does, and compared then.
     async fn copy(&mut self, tables: &[Table]) -> anyhow::Result<Option<Vec<Loaded>>> {
+        self.renew_connector(tables).await?;
         self.l0 = replication::insert_lsn(self.client).await?;
         let version =
             Version::of_load(self.log.number, self.l0).context("the log's position does not fit into a version")?;
@@ -193,6 +194,20 @@ impl Round<'_> {
         // Held until here: a change between the copy and `live` would be taken for one that this load has seen.
         guard.batch_execute("commit").await.context("unlocking the tables")?;
         Ok(Some(loaded))
+    }
+
+    /// Before L0: what the connector sends of columns that it takes for NOT NULL by mistake is below it, and it sends no more of that.
+    async fn renew_connector(&self, tables: &[Table]) -> anyhow::Result<()> {
+        let mirrors = mirror::mirrors(self.clickhouse).await?;
+        for table in tables {
+            let Some(mirror) = mirrors.get(&table.name().mirror_name()) else { continue };
+            if let Some(column) = loosened(mirror, table).first() {
+                tracing::info!(table = %table.name(), column, "a column may be NULL now; the connector begins anew to know it");
+                let renewed = connector::renew_session(self.settings, self.client).await;
+                return renewed.context("restarting the connector, which may write a column's default instead of NULL");
+            }
+        }
+        Ok(())
     }
 
     /// One of `tables` that is not what it was when its shape was read. Another file alone is no harm before the copy:

@@ -2,13 +2,35 @@
 
 use platform::domain::TableName;
 use platform::store::postgres;
+use tokio::task::JoinHandle;
 
 use super::equality::Tables;
 use super::{CATCH_UP, Hands, NOTES};
 use crate::support::Stack;
 use crate::support::wait::wait_until;
 
-/// A commit that waits for a synchronous standby is flushed and streamed, and seen by nobody.
+impl Hands {
+    /// Commits, without being seen by anybody: a commit that waits for a synchronous standby is flushed and streamed all the same.
+    async fn begin_hidden(&self, stack: &Stack, sql: &'static str) -> JoinHandle<()> {
+        self.run("alter system set synchronous_standby_names = 'nobody'").await;
+        self.run("select pg_reload_conf()").await;
+        let settings = stack.settings();
+        tokio::spawn(async move {
+            let client = postgres::connect(&settings.postgres, "a commit that waits").await.expect("connected");
+            client.batch_execute("set statement_timeout = 0").await.expect("set");
+            client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        })
+    }
+
+    /// Lets everybody see it.
+    async fn show(&self, hidden: JoinHandle<()>) {
+        assert!(!hidden.is_finished(), "the commit waits for its standby");
+        self.run("alter system reset synchronous_standby_names").await;
+        self.run("select pg_reload_conf()").await;
+        hidden.await.expect("it ends");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_is_read_again_only_when_its_own_transaction_is_visible() {
     let stack = Stack::start();
@@ -20,21 +42,60 @@ async fn a_row_is_read_again_only_when_its_own_transaction_is_visible() {
     hands.reaches("notes", "live").await;
     hands.caught_up().await;
 
-    hands.run("alter system set synchronous_standby_names = 'nobody'").await;
-    hands.run("select pg_reload_conf()").await;
-    let settings = stack.settings();
-    let update = tokio::spawn(async move {
-        let client = postgres::connect(&settings.postgres, "a commit that waits").await.expect("connected");
-        client.batch_execute("set statement_timeout = 0; update notes set title = 'after'").await.expect("updated");
-    });
+    let update = hands.begin_hidden(&stack, "update notes set title = 'after'").await;
     wait_until("the sink waits for the commit", CATCH_UP, || async {
         stack.log("sink").contains("is not visible yet")
     })
     .await;
-    assert!(!update.is_finished(), "the commit waits for its standby");
-    hands.run("alter system reset synchronous_standby_names").await;
-    hands.run("select pg_reload_conf()").await;
-    update.await.expect("it ends");
+    hands.show(update).await;
     hands.caught_up().await;
     Tables::become_equal(&hands, &[TableName::new("public", "notes")], "after the commit").await;
+}
+
+/// Debezium asks the catalog whether a column may be NULL when it meets the first row behind a change. An answer from before the
+/// change holds for as long as the connector's session lasts, and NULLs are written as the column's default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_come_before_the_catalog_shows_their_shape_arrive_exactly() {
+    let stack = Stack::start();
+    let hands = Hands::of(&stack).await;
+    let (loosened, grown) = (TableName::new("public", "loosened"), TableName::new("public", "grown"));
+    hands
+        .run(
+            "create table loosened (id int primary key, d int not null default 7, e text not null);
+             insert into loosened select g, 8, 'e' from generate_series(1, 100) g;
+             create table grown (id int primary key, e text not null);
+             insert into grown select g, 'e' from generate_series(1, 100) g;
+             alter publication platform add table loosened, grown",
+        )
+        .await;
+    let both = [loosened.clone(), grown.clone()];
+    Tables::become_equal(&hands, &both, "after they joined").await;
+
+    let change = "alter table loosened alter column d drop not null, alter column e drop not null; \
+                  update loosened set d = null where id % 2 = 0";
+    let hidden = hands.begin_hidden(&stack, change).await;
+    // It reads the catalog as it was when it asked, and waits for the table's lock with that.
+    wait_until("Debezium asks for the table's columns", CATCH_UP, || async {
+        let sql = "select count(*) from pg_stat_activity where usename = 'debezium' and wait_event_type = 'Lock'";
+        hands.postgres.query_one(sql, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) > 0)
+    })
+    .await;
+    hands.show(hidden).await;
+    Tables::become_equal(&hands, std::slice::from_ref(&loosened), "after the commit").await;
+    hands.reaches("loosened", "live").await;
+    assert!(stack.log("sink").contains("may be NULL now"), "{}", stack.log("sink"));
+    // The connector knows by now.
+    hands.run("update loosened set d = null, e = null where id % 3 = 0").await;
+    hands.caught_up().await;
+    Tables::become_equal(&hands, std::slice::from_ref(&loosened), "after more of them").await;
+
+    // Without defaults Debezium has nothing to wait for, and sends what only the log knows.
+    let change = "alter table grown add column f text; update grown set f = 'f' where id % 5 = 0";
+    let hidden = hands.begin_hidden(&stack, change).await;
+    wait_until("the sink waits for the catalog", CATCH_UP, || async {
+        stack.log("sink").contains("is not visible yet")
+    })
+    .await;
+    hands.show(hidden).await;
+    Tables::become_equal(&hands, &both, "after a new column").await;
 }

@@ -116,6 +116,7 @@ impl<A: Fn() -> bool> Jobs<A> {
                     aggregate,
                     date,
                     glimpse: None,
+                    is_shown: false,
                     shutdown: &self.shutdown,
                 };
                 let report = Box::pin(aggregates::rebuild(&day, &options)).await;

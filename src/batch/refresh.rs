@@ -181,7 +181,7 @@ impl<A: Fn() -> bool> Refresher<A> {
         let is_shown = if aggregates::has_result(clickhouse, aggregate).await? {
             aggregates::publish(clickhouse, aggregate).await? == Published::Shown
         } else {
-            results::shown(clickhouse, aggregate).await? == Shown::Nothing
+            results::look(clickhouse, aggregate).await?.0 == Shown::Nothing
         };
         if is_shown {
             memory.published.insert(aggregate.name.clone());
@@ -283,8 +283,9 @@ impl<A: Fn() -> bool> Refresher<A> {
         aggregates::refuse_unready(clickhouse, &aggregate.table, position).await?;
         let Some(lock) = BucketLock::acquire(client, &aggregate.name, day).await? else { return Ok(None) };
         let (pipeline, shutdown) = (self.settings.sink.pipeline.as_str(), &self.shutdown);
-        let (force, exact) = (false, false);
-        let request = Request { clickhouse, pipeline, aggregate, day, lock: &lock, position, force, exact, shutdown };
+        let (force, exact, is_shown) = (false, false, false);
+        let request =
+            Request { clickhouse, pipeline, aggregate, day, lock: &lock, position, force, exact, is_shown, shutdown };
         let outcome = aggregates::build_bucket(&request, rows).await;
         lock.release().await?;
         outcome.map(Some)

@@ -167,10 +167,11 @@ async fn build(args: Build, settings: Settings, shutdown: Shutdown) -> anyhow::R
         ([one], Some((from, to))) if from == to && options.wait.is_none() => Some(one),
         _ => None,
     };
-    let looked = async { Ok(tokio::join!(are_published(&settings, &aggregates), glimpse(&settings, alone))) };
-    let begun_with = async { tokio::try_join!(Work::begin(&settings, &shutdown, &aggregates, &options), looked) };
-    let (work, (published, glimpse)) = shutdown.guard(Box::pin(begun_with)).await?;
-    let work = Work { glimpse, ..work };
+    let glimpse = alone.map(|aggregate| glimpse(&settings, aggregate)).transpose()?;
+    let published = async { Ok(are_published(&settings, &aggregates).await) };
+    let begun_with = async { tokio::try_join!(Work::begin(&settings, &shutdown, &aggregates, &options), published) };
+    let (work, published) = shutdown.guard(Box::pin(begun_with)).await?;
+    let work = Work { glimpse, is_shown: published, ..work };
     let todo = match range {
         Some((from, to)) => work.within(from, to),
         None => work.dirty().await?,
@@ -201,9 +202,8 @@ async fn are_published(settings: &Settings, aggregates: &[Aggregate]) -> bool {
 }
 
 /// The mirror of a single bucket's aggregate, looked at meanwhile too.
-async fn glimpse(settings: &Settings, aggregate: Option<&Aggregate>) -> Option<Glimpse> {
-    let clickhouse = ClickHouse::new(&settings.clickhouse).ok()?;
-    Glimpse::take(&clickhouse, &settings.sink.pipeline, aggregate?).await.ok()
+fn glimpse(settings: &Settings, aggregate: &Aggregate) -> anyhow::Result<Glimpse> {
+    Ok(Glimpse::begin(ClickHouse::new(&settings.clickhouse)?, &settings.sink.pipeline, aggregate))
 }
 
 /// A run's connections, and what it was told.
@@ -215,6 +215,8 @@ pub(super) struct Work<'a> {
     aggregates: &'a [Aggregate],
     options: &'a Options,
     glimpse: Option<Glimpse>,
+    /// Whether readers see every definition already.
+    is_shown: bool,
 }
 
 /// A bucket to build, by the place of its aggregate.
@@ -228,12 +230,13 @@ impl<'a> Work<'a> {
         options: &'a Options,
     ) -> anyhow::Result<Self> {
         let (postgres, clickhouse) = shutdown.guard(aggregates::sessions(settings, "platform etl")).await?;
-        Ok(Self { settings, postgres, clickhouse, shutdown, aggregates, options, glimpse: None })
+        Ok(Self { settings, postgres, clickhouse, shutdown, aggregates, options, glimpse: None, is_shown: false })
     }
 
     /// The same work over a session of its own: a session holds one lock at a time.
     pub(super) async fn another(&self) -> anyhow::Result<Self> {
-        Self::begin(self.settings, self.shutdown, self.aggregates, self.options).await
+        let begun = Self::begin(self.settings, self.shutdown, self.aggregates, self.options).await?;
+        Ok(Self { is_shown: self.is_shown, ..begun })
     }
 
     fn pipeline(&self) -> &'a str {
@@ -270,7 +273,7 @@ impl<'a> Work<'a> {
     pub(super) async fn build(&self, (aggregate, date): Bucket<'_>) -> anyhow::Result<Report> {
         let Self { postgres, clickhouse, shutdown, .. } = self;
         let (pipeline, glimpse) = (self.pipeline(), self.glimpse.as_ref());
-        let day = Day { postgres, clickhouse, pipeline, aggregate, date, glimpse, shutdown };
+        let day = Day { postgres, clickhouse, pipeline, aggregate, date, glimpse, is_shown: self.is_shown, shutdown };
         let report = Box::pin(aggregates::rebuild(&day, self.options)).await;
         report.with_context(|| format!("{} of {date}", aggregate.name))
     }

@@ -62,7 +62,7 @@ pub(super) async fn run(args: Args, settings: Settings, shutdown: Shutdown) -> a
         for date in aggregate.unit.within(from, to) {
             let pipeline = &settings.sink.pipeline;
             let (postgres, clickhouse, shutdown) = (&client, &clickhouse, &shutdown);
-            let day = Day { postgres, clickhouse, pipeline, aggregate, date, glimpse: None, shutdown };
+            let day = Day { postgres, clickhouse, pipeline, aggregate, date, glimpse: None, is_shown: false, shutdown };
             match Box::pin(aggregates::verify(&day, wait)).await.map_err(postgres::or_unavailable)? {
                 Verdict::Equal => equal += 1,
                 Verdict::Stale => stale += 1,

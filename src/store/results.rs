@@ -18,23 +18,32 @@ pub enum Shown {
     Another,
 }
 
-/// Looks at it.
+/// Looks at it, and for the tables of other definitions of this aggregate.
 ///
 /// # Errors
 /// ClickHouse's.
-pub async fn shown(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<Shown, Error> {
+pub async fn look(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<(Shown, Vec<String>), Error> {
     #[derive(Deserialize)]
     struct Row {
+        database: String,
+        name: String,
         engine: String,
         comment: String,
     }
-    let sql = "select engine, comment from system.tables where database = 'analytics' and name = {name:String}";
-    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("name", &aggregate.name)]).await?;
-    Ok(match row {
+    let this = aggregate.result_name();
+    // The length: another aggregate's name may begin with this one's.
+    let sql = "select database, name, engine, comment from system.tables where database = 'analytics' and name = {name:String} \
+               or database = 'platform' and startsWith(name, {prefix:String}) \
+               and match(substring(name, length({prefix:String}) + 1), '^[0-9a-f]{12}$') and name != {this:String}";
+    let parameters = [("name", aggregate.name.as_str()), ("prefix", prefix(&this, aggregate)), ("this", &this)];
+    let rows: Vec<Row> = clickhouse.fetch_all(sql, &parameters).await?;
+    let (views, others): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.database == "analytics");
+    let shown = match views.first() {
         None => Shown::Nothing,
         Some(row) if row.engine == "View" && row.comment == aggregate.definition => Shown::This,
         Some(_) => Shown::Another,
-    })
+    };
+    Ok((shown, others.into_iter().map(|row| row.name).collect()))
 }
 
 /// Shows this definition's result, in one step for every reader, unless an earlier version's table stands in the place: that is
@@ -55,25 +64,7 @@ pub async fn show(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<(), 
     clickhouse.execute(&sql, &[]).await
 }
 
-/// The tables of other definitions of this aggregate.
-///
-/// # Errors
-/// ClickHouse's.
-pub async fn others(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<Vec<String>, Error> {
-    #[derive(Deserialize)]
-    struct Row {
-        name: String,
-    }
-    let this = aggregate.result_name();
-    // The length: another aggregate's name may begin with this one's.
-    let sql = "select name from system.tables where database = 'platform' and startsWith(name, {prefix:String}) \
-               and match(substring(name, length({prefix:String}) + 1), '^[0-9a-f]{12}$') and name != {this:String}";
-    let parameters = [("prefix", prefix(&this, aggregate)), ("this", &this)];
-    let rows: Vec<Row> = clickhouse.fetch_all(sql, &parameters).await?;
-    Ok(rows.into_iter().map(|row| row.name).collect())
-}
-
-/// Drops those, and what is recorded of their builds.
+/// Drops the tables of other definitions, and what is recorded of their builds.
 ///
 /// # Errors
 /// ClickHouse's; it can be repeated.

@@ -33,6 +33,8 @@ pub struct Request<'a> {
     pub force: bool,
     /// Do not swap in a day whose rows changed while it was built.
     pub exact: bool,
+    /// Whether readers saw this definition already, so that there is nothing to show for the first time.
+    pub is_shown: bool,
     /// Ends the work between two steps.
     pub shutdown: &'a Shutdown,
 }
@@ -78,8 +80,8 @@ pub async fn build_bucket(request: &Request<'_>, read: &mut Option<DayRead>) -> 
     let Request { clickhouse, pipeline, aggregate, day, position, force, .. } = *request;
     let inspection = match read {
         Some(DayRead { source, facts }) => {
-            let outline = Outline::read(clickhouse, aggregate, day, Some(source.clone()), false).await?;
-            outline.with(facts.clone(), aggregate)
+            let Known { recorded, content } = Known::read(clickhouse, aggregate, day, false).await?;
+            Outline { source: source.clone(), recorded, content }.with(facts.clone(), aggregate)
         }
         None => inspect(clickhouse, aggregate, day, &[]).await?,
     };
@@ -108,13 +110,20 @@ pub(super) struct Outline {
 /// Rows of a day below which looking for a range of its keys costs as much as it saves.
 pub const LARGE_DAY: u64 = 200_000;
 
-impl Outline {
-    /// Looks at it; at the mirror too, unless that was done (`source`), and unless it will be built anyway (`force`) at what readers see.
+/// What is known of a day that was built before.
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The build recorded last.
+    recorded: Option<Build>,
+    content: Option<Content>,
+}
+
+impl Known {
+    /// Looks at the record and, unless the day will be built anyway (`force`), at what readers see.
     pub(super) async fn read(
         clickhouse: &ClickHouse,
         aggregate: &Aggregate,
         day: RunDate,
-        source: Option<MirrorDay>,
         force: bool,
     ) -> anyhow::Result<Self> {
         let key = aggregate.key();
@@ -122,24 +131,21 @@ impl Outline {
             let latest = builds::latest(clickhouse, &key, day).await;
             latest.map_err(|error| failed("reading the recorded build", error))
         };
-        let source = async {
-            match source {
-                Some(source) => Ok(source),
-                None => MirrorDay::find(clickhouse, aggregate, day).await,
-            }
-        };
         let content = async { if force { Ok(None) } else { result::content(clickhouse, aggregate, day).await } };
-        let (source, recorded, content) = tokio::try_join!(source, recorded, content)?;
-        Ok(Self { source, recorded, content })
+        let (recorded, content) = tokio::try_join!(recorded, content)?;
+        Ok(Self { recorded, content })
     }
 
-    /// The same, read by a range of keys where that pays.
-    pub(super) async fn narrowed(self, clickhouse: &ClickHouse) -> anyhow::Result<Self> {
-        let may_be_large = self.recorded.as_ref().is_none_or(|build| build.rows_in >= LARGE_DAY);
-        let source = if may_be_large { self.source.narrowed(clickhouse).await? } else { self.source };
-        Ok(Self { source, ..self })
+    /// With how its rows are read: by a range of keys where that pays.
+    pub(super) async fn of(self, clickhouse: &ClickHouse, source: MirrorDay) -> anyhow::Result<Outline> {
+        let Self { recorded, content } = self;
+        let may_be_large = recorded.as_ref().is_none_or(|build| build.rows_in >= LARGE_DAY);
+        let source = if may_be_large { source.narrowed(clickhouse).await? } else { source };
+        Ok(Outline { source, recorded, content })
     }
+}
 
+impl Outline {
     /// With its rows.
     pub(super) fn with(self, facts: Facts, aggregate: &Aggregate) -> Inspection {
         let Self { source, recorded, content } = self;
@@ -161,7 +167,9 @@ pub async fn inspect(
     day: RunDate,
     checks: &[Check],
 ) -> anyhow::Result<Inspection> {
-    let outline = Outline::read(clickhouse, aggregate, day, None, false).await?.narrowed(clickhouse).await?;
+    let found = MirrorDay::find(clickhouse, aggregate, day);
+    let (source, known) = tokio::try_join!(found, Known::read(clickhouse, aggregate, day, false))?;
+    let outline = known.of(clickhouse, source).await?;
     let facts = outline.source.facts(clickhouse, aggregate, checks).await?;
     Ok(outline.with(facts, aggregate))
 }
@@ -245,9 +253,8 @@ pub(super) async fn build_at_once(
 ) -> anyhow::Result<Option<Build>> {
     let Request { clickhouse, aggregate, shutdown, .. } = *request;
     // Not cut off halfway, as in `build_in`.
-    let (created, outline) = tokio::join!(staging.create(), shutdown.guard(outline.narrowed(clickhouse)));
-    created?;
-    let source = &outline?.source;
+    staging.create().await?;
+    let source = &outline.source;
     let read = async { tokio::try_join!(source.facts(clickhouse, aggregate, checks), staging.fill(source)) };
     let (facts, ()) = shutdown.guard(read).await?;
     let judged = async { tokio::try_join!(judge(request, staging), is_as_found(request, source), accepts(&facts)) };
@@ -344,7 +351,7 @@ async fn put_in_place(
         stored.map_err(|error| failed("recording the build", error))
     };
     // Readers see it since the swap.
-    let shown = publish_first(clickhouse, aggregate);
+    let shown = async { if request.is_shown { Ok(()) } else { publish_first(clickhouse, aggregate).await } };
     let seen = async { tokio::try_join!(recorded, shown, result::content(clickhouse, aggregate, day)) };
     // The swap has copied it.
     let (seen, ()) = tokio::join!(seen, staging.discard());

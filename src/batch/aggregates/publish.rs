@@ -31,7 +31,7 @@ pub enum Published {
 /// # Errors
 /// ClickHouse's.
 pub(super) async fn publish_first(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<()> {
-    let shown = results::shown(clickhouse, aggregate).await.map_err(|error| failed("looking at the result", error))?;
+    let (shown, _) = look(clickhouse, aggregate).await?;
     if shown == Shown::Nothing { show(clickhouse, aggregate).await } else { Ok(()) }
 }
 
@@ -45,8 +45,7 @@ pub async fn are_published(clickhouse: &ClickHouse, aggregates: &[Aggregate]) ->
 }
 
 async fn look(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Result<(Shown, Vec<String>)> {
-    let looked = tokio::try_join!(results::shown(clickhouse, aggregate), results::others(clickhouse, aggregate));
-    looked.map_err(|error| failed("looking at the result", error))
+    results::look(clickhouse, aggregate).await.map_err(|error| failed("looking at the result", error))
 }
 
 /// Shows the result in the place of an older definition's if it has every bucket, and drops the older one.
@@ -102,9 +101,19 @@ pub async fn complete(
                 return Ok(());
             };
             let position = watermark::position(clickhouse, pipeline).await?;
-            let (force, exact) = (false, false);
-            let request =
-                Request { clickhouse, pipeline, aggregate, day, lock: &lock, position, force, exact, shutdown };
+            let (force, exact, is_shown) = (false, false, false);
+            let request = Request {
+                clickhouse,
+                pipeline,
+                aggregate,
+                day,
+                lock: &lock,
+                position,
+                force,
+                exact,
+                is_shown,
+                shutdown,
+            };
             let outcome = build_bucket(&request, &mut None).await;
             lock.release().await?;
             if outcome? == Outcome::Moved {

@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::build::{Outline, build_at_once, build_in, confirm};
-use super::glimpse::Glimpse;
+use super::build::{Known, Outline, build_at_once, build_in, confirm};
+use super::glimpse::{Glimpse, Seen};
 use super::lock::BucketLock;
 use super::result::Staging;
 use super::source_of_record::SourceFacts;
@@ -38,8 +38,10 @@ pub struct Day<'a> {
     pub aggregate: &'a Aggregate,
     /// Which day of it.
     pub date: RunDate,
-    /// The mirror as it was looked at beforehand, to save the time; not used where the mirror is waited for.
+    /// A look at the mirror that began beforehand, to save the time; not used where the mirror is waited for.
     pub glimpse: Option<&'a Glimpse>,
+    /// Whether readers see this definition already; `false`: it is not known.
+    pub is_shown: bool,
     /// Ends the work between two steps.
     pub shutdown: &'a Shutdown,
 }
@@ -180,8 +182,6 @@ async fn lock<'a>(day: &Day<'a>) -> anyhow::Result<BucketLock<'a>> {
 
 async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) -> anyhow::Result<Ended> {
     for number in 1..=ATTEMPTS {
-        // What was seen beforehand was not good enough.
-        let day = if number == 1 { day } else { &Day { glimpse: None, ..*day } };
         let staging = Staging::of(day.clickhouse, day.aggregate, day.date, Uuid::now_v7());
         let ended = attempt(day, options, lock, &staging, number).await;
         if !matches!(&ended, Ok(Some(Ended { status: Status::Done, .. }))) {
@@ -202,7 +202,7 @@ async fn attempt(
     staging: &Staging<'_>,
     number: usize,
 ) -> anyhow::Result<Option<Ended>> {
-    let Day { clickhouse, pipeline, aggregate, date, shutdown, .. } = *day;
+    let Day { clickhouse, pipeline, aggregate, date, is_shown, shutdown, .. } = *day;
     let (force, last) = (options.force, number == ATTEMPTS);
     // It will be needed, so it is made meanwhile; never cut off halfway, so that it is known to be made.
     let create = async { if force { staging.create().await } else { Ok(()) } };
@@ -210,7 +210,8 @@ async fn attempt(
     let (position, before, outline) = approached?;
     created?;
     let exact = !last;
-    let request = Request { clickhouse, pipeline, aggregate, day: date, lock, position, force, exact, shutdown };
+    let request =
+        Request { clickhouse, pipeline, aggregate, day: date, lock, position, force, exact, is_shown, shutdown };
     // It will be built in any case, and probably nobody writes meanwhile. Otherwise the looks before and after it prove more.
     if number == 1 && (force || outline.recorded.is_none()) && outline.source.was_idle() {
         let mut comparison = Comparison::NotCompared;
@@ -256,17 +257,12 @@ async fn approach(
     force: bool,
 ) -> anyhow::Result<(Position, Option<SourceFacts>, Outline)> {
     let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
+    let known = Known::read(clickhouse, aggregate, date, force);
     let Some(limit) = wait else {
-        let Glimpse { position, parts } = match day.glimpse {
-            Some(glimpse) => glimpse.clone(),
-            None => Glimpse::take(clickhouse, pipeline, aggregate).await?,
-        };
+        let (Seen { position, parts }, known) = tokio::try_join!(seen(day), known)?;
         let ready = refuse_unready(clickhouse, &aggregate.table, position);
         // Side by side: of several errors the first of these is told.
-        let outline = async {
-            let source = MirrorDay::of(aggregate, date, parts)?;
-            Outline::read(clickhouse, aggregate, date, Some(source), force).await
-        };
+        let outline = async { known.of(clickhouse, MirrorDay::of(aggregate, date, parts)?).await };
         let (ready, outline) = tokio::join!(ready, outline);
         ready?;
         return Ok((position, None, outline?));
@@ -274,8 +270,20 @@ async fn approach(
     let before = SourceFacts::read(client, aggregate, date).await?;
     let position = watermark::catch_up(client, clickhouse, pipeline, limit).await?;
     let ready = refuse_unready(clickhouse, &aggregate.table, position);
-    let ((), outline) = tokio::try_join!(ready, Outline::read(clickhouse, aggregate, date, None, force))?;
-    Ok((position, Some(before), outline))
+    let ((), source, known) = tokio::try_join!(ready, MirrorDay::find(clickhouse, aggregate, date), known)?;
+    Ok((position, Some(before), known.of(clickhouse, source).await?))
+}
+
+/// The mirror's position and parts: as they were looked at beforehand, if nobody has asked for that yet.
+async fn seen(day: &Day<'_>) -> anyhow::Result<Seen> {
+    let beforehand = match day.glimpse {
+        Some(glimpse) => glimpse.take().await,
+        None => None,
+    };
+    match beforehand {
+        Some(seen) => seen,
+        None => Seen::now(day.clickhouse, day.pipeline, &day.aggregate.table).await,
+    }
 }
 
 /// The mirror's rows of the day, beside those that PostgreSQL had `before`.
@@ -285,7 +293,6 @@ async fn look_closer(
     before: Option<SourceFacts>,
 ) -> anyhow::Result<(Inspection, Comparison)> {
     let Day { clickhouse, aggregate, .. } = *day;
-    let outline = outline.narrowed(clickhouse).await?;
     let facts = outline.source.facts(clickhouse, aggregate, asked(aggregate, before.as_ref())).await?;
     let comparison = compare(day, before.as_ref(), &facts).await?;
     Ok((outline.with(facts, aggregate), comparison))

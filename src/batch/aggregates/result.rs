@@ -16,7 +16,17 @@ use super::{failed, failed_in};
 use crate::catalog::{Aggregate, BucketUnit, CHECKPOINT_SETTINGS, SOURCE};
 use crate::domain::{Failure, RunDate, quote_clickhouse};
 use crate::store::checkpoint::text;
-use crate::store::clickhouse::{ClickHouse, Parameter};
+use crate::store::clickhouse::{ClickHouse, Error, Parameter};
+
+/// Rows of a day for which another thread pays, and their bytes. By ClickHouse's defaults (163,840 rows, 240 MiB) a day of 100,000 rows is
+/// read and aggregated by one thread, in 93 ms instead of 82.
+const THREAD_ROWS_MIN: u32 = 20_000;
+const THREAD_BYTES_MIN: u32 = 1 << 20;
+
+/// ClickHouse's codes of tables that are not there, have other columns, or other keys.
+const UNKNOWN_TABLE: u32 = 60;
+const INCOMPATIBLE_COLUMNS: u32 = 122;
+const BAD_ARGUMENTS: u32 = 36;
 
 /// What readers see of a day.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,19 +131,15 @@ impl<'a> Staging<'a> {
         Ok(())
     }
 
-    /// Builds the day, and makes sure meanwhile that the result has a place for it.
+    /// Builds the day.
     pub(super) async fn fill(&self, source: &MirrorDay) -> anyhow::Result<()> {
         let select = self.select(&source.select(self.aggregate));
-        let sql = format!("insert into {} settings insert_deduplicate = 0 {select}", self.quoted());
-        tokio::try_join!(self.run(&sql, source.parameters(), "building the day"), self.make_target()).map(drop)
-    }
-
-    /// Makes the result table if there is none, and compares it with the staging table.
-    async fn make_target(&self) -> anyhow::Result<()> {
-        let target = self.aggregate.result_table();
-        let sql = format!("create table if not exists {target} as {}", self.quoted());
-        self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("making the result table", error))?;
-        self.compare_with_target().await
+        let sql = format!(
+            "insert into {} settings insert_deduplicate = 0, merge_tree_min_rows_for_concurrent_read = {THREAD_ROWS_MIN}, \
+             merge_tree_min_bytes_for_concurrent_read = {THREAD_BYTES_MIN} {select}",
+            self.quoted()
+        );
+        self.run(&sql, source.parameters(), "building the day").await
     }
 
     /// Leaves what was built as one part: swapping in a single part is atomic, also when the server dies. Gives its size, and how
@@ -174,15 +180,14 @@ impl<'a> Staging<'a> {
             |expression| format!("(select toString({expression}) from {})", self.quoted()),
         );
         let sql = format!(
-            "select count() as rows_out, uniqExact(tuple({})) as keys, (select count() from system.parts \
-             where database = 'platform' and table = {{name:String}} and active) as parts, {strays} as strays, \
+            "select count() as rows_out, uniqExact(tuple({})) as keys, uniqExact(_part) as parts, {strays} as strays, \
              {counted} as counted from {}",
             keys.join(", "),
             self.quoted()
         );
         let row: Option<Row> = self
             .clickhouse
-            .fetch_optional(&sql, &[("name", &self.name)])
+            .fetch_optional(&sql, &[])
             .await
             .map_err(|error| failed_in(self.aggregate, "counting what was built", error))?;
         let Some(row) = row else { anyhow::bail!("ClickHouse counted nothing") };
@@ -200,8 +205,23 @@ impl<'a> Staging<'a> {
         Ok((row.parts <= 1).then_some(Staged { rows_out: row.rows_out, counted: row.counted }))
     }
 
-    /// Puts the day in the place of the one before, in one step for every reader.
+    /// Puts the day in the place of the one before, in one step for every reader. The first day makes the place.
     pub(super) async fn swap(&self, staged: &Staged) -> anyhow::Result<()> {
+        let swapped = match self.replace(staged).await {
+            Err(error) if error.code() == Some(UNKNOWN_TABLE) => {
+                let sql = format!("create table if not exists {} as {}", self.aggregate.result_table(), self.quoted());
+                self.clickhouse.execute(&sql, &[]).await.map_err(|error| failed("making the result table", error))?;
+                self.replace(staged).await
+            }
+            swapped => swapped,
+        };
+        swapped.map_err(|error| match error.code() {
+            Some(INCOMPATIBLE_COLUMNS | BAD_ARGUMENTS) => self.incompatible(&error),
+            _ => failed("putting the day in its place", error),
+        })
+    }
+
+    async fn replace(&self, staged: &Staged) -> Result<(), Error> {
         let target = self.aggregate.result_table();
         let sql = if staged.rows_out == 0 {
             // Replacing from nothing is refused, or erases in silence, by version.
@@ -210,10 +230,17 @@ impl<'a> Staging<'a> {
             format!("alter table {target} replace partition {{bucket:Date32}} from {}", self.quoted())
         };
         let bucket = self.day.to_string();
-        self.clickhouse
-            .execute(&sql, &[("bucket", &bucket)])
-            .await
-            .map_err(|error| failed("putting the day in its place", error))
+        self.clickhouse.execute(&sql, &[("bucket", &bucket)]).await
+    }
+
+    /// ClickHouse compares the tables' columns, keys and partitions before it replaces anything.
+    fn incompatible(&self, error: &Error) -> anyhow::Error {
+        let (name, table) = (&self.aggregate.name, self.aggregate.result_table());
+        Failure::Config(format!(
+            "{table} has other columns than sql/aggregates/{name}.sql makes now: a column of the table has another type; run `drop table` on it \
+             in ClickHouse, then `platform etl --dirty --force` ({error})"
+        ))
+        .into()
     }
 
     /// Drops the staging table, if it was made. If that fails, the next builder of this day drops what is left.
@@ -224,29 +251,6 @@ impl<'a> Staging<'a> {
         if let Err(error) = drop_table(self.clickhouse, &self.name).await {
             tracing::warn!(error = %format!("{error:#}"), "the staging table is still there");
         }
-    }
-
-    async fn compare_with_target(&self) -> anyhow::Result<()> {
-        #[derive(Deserialize)]
-        struct Row {
-            shapes: String,
-        }
-        // The columns as they stand between the name and the engine.
-        let sql = "select toString((count(), uniqExact(engine, sorting_key, partition_key, \
-                    extract(create_table_query, '^[^(]*(.*) ENGINE = ')))) as shapes \
-                    from system.tables where database = 'platform' and name in ({staging:String}, {result:String})";
-        let (name, table) = (&self.aggregate.name, self.aggregate.result_table());
-        let result = self.aggregate.result_name();
-        let row = self.clickhouse.fetch_optional(sql, &[("staging", &self.name), ("result", &result)]).await;
-        let row: Option<Row> = row.map_err(|error| failed("comparing the tables", error))?;
-        if row.is_some_and(|row| row.shapes == "(2,1)") {
-            return Ok(());
-        }
-        Err(Failure::Config(format!(
-            "{table} has other columns than sql/aggregates/{name}.sql makes now: a column of the table has another type; run `drop table` on it \
-             in ClickHouse, then `platform etl --dirty --force`"
-        ))
-        .into())
     }
 
     async fn run(&self, sql: &str, mut parameters: Vec<Parameter<'_>>, doing: &str) -> anyhow::Result<()> {
@@ -318,7 +322,7 @@ pub(super) async fn content(
     );
     let row: Option<Row> = match clickhouse.fetch_optional(&sql, &[("bucket", &day.to_string())]).await {
         Ok(row) => row,
-        Err(error) if error.code() == Some(60) => return Ok(None),
+        Err(error) if error.code() == Some(UNKNOWN_TABLE) => return Ok(None),
         Err(error) => return Err(failed("reading the day as it is", error)),
     };
     Ok(row.map(|row| Content {

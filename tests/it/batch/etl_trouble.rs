@@ -197,6 +197,7 @@ async fn the_library_builds_a_bucket_for_any_caller() {
         position: Position { term: 1, batch: 5, lsn: Lsn::new(0x50) },
         force: false,
         exact: false,
+        is_shown: false,
         shutdown: &shutdown,
     };
     let Outcome::Built(build) = aggregates::build_bucket(&request(&lock), &mut None).await.expect("built") else {

@@ -55,6 +55,7 @@ async fn build(bench: &Mirrored, name: &str, read: &mut Option<DayRead>) -> Buil
         position: Position { term: 1, batch: 5, lsn: Lsn::new(0x50) },
         force: false,
         exact: false,
+        is_shown: false,
         shutdown: &Shutdown::manual(),
     };
     let outcome = aggregates::build_bucket(&request, read).await.expect("built");

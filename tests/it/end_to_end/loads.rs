@@ -64,7 +64,8 @@ async fn loads_of_every_kind_are_right_while_four_writers_run() {
     let mut rest = Workload::beside_others(31, WRITERS);
     rest.posts(&hands.postgres, 5).await;
     rest.notes(&hands.postgres, 5).await;
-    hands.caught_up().await;
+    // The writers were not held back: on a busy machine the sink, which reads most of their rows again, is minutes behind them.
+    hands.caught_up_within(CATCH_UP * 5, async || {}).await;
     let tables = ["sentiment_social", "notes", "joining"].map(|table| TableName::new("public", table));
     for table in &tables {
         hands.reaches(&table.mirror_name(), "live").await;

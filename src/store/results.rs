@@ -32,9 +32,10 @@ pub async fn look(clickhouse: &ClickHouse, aggregate: &Aggregate) -> Result<(Sho
     }
     let this = aggregate.result_name();
     // The length: another aggregate's name may begin with this one's.
-    let sql = "select database, name, engine, comment from system.tables where database = 'analytics' and name = {name:String} \
-               or database = 'platform' and startsWith(name, {prefix:String}) \
-               and match(substring(name, length({prefix:String}) + 1), '^[0-9a-f]{12}$') and name != {this:String}";
+    // The databases apart: of a condition inside `or` ClickHouse would look at the tables of all of them.
+    let sql = "select database, name, engine, comment from system.tables where database in ('analytics', 'platform') \
+               and (database = 'analytics' and name = {name:String} or database = 'platform' and startsWith(name, {prefix:String}) \
+               and match(substring(name, length({prefix:String}) + 1), '^[0-9a-f]{12}$') and name != {this:String})";
     let parameters = [("name", aggregate.name.as_str()), ("prefix", prefix(&this, aggregate)), ("this", &this)];
     let rows: Vec<Row> = clickhouse.fetch_all(sql, &parameters).await?;
     let (views, others): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.database == "analytics");

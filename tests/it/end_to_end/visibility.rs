@@ -11,13 +11,16 @@ use crate::support::wait::wait_until;
 
 impl Hands {
     /// Commits, without being seen by anybody: a commit that waits for a synchronous standby is flushed and streamed all the same.
+    /// Only this one waits: a heartbeat that did would keep Debezium from streaming it.
     async fn begin_hidden(&self, stack: &Stack, sql: &'static str) -> JoinHandle<()> {
-        self.run("alter system set synchronous_standby_names = 'nobody'").await;
-        self.run("select pg_reload_conf()").await;
+        for setting in ["synchronous_commit = 'local'", "synchronous_standby_names = 'nobody'"] {
+            self.run(&format!("alter system set {setting}")).await;
+            self.run("select pg_reload_conf()").await;
+        }
         let settings = stack.settings();
         tokio::spawn(async move {
             let client = postgres::connect(&settings.postgres, "a commit that waits").await.expect("connected");
-            client.batch_execute("set statement_timeout = 0").await.expect("set");
+            client.batch_execute("set statement_timeout = 0; set synchronous_commit = on").await.expect("set");
             client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         })
     }

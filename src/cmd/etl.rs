@@ -164,10 +164,10 @@ async fn build(args: Build, settings: Settings, shutdown: Shutdown) -> anyhow::R
         context: context()?,
     };
     let alone = match (aggregates.as_slice(), range) {
-        ([one], Some((from, to))) if from == to && options.wait.is_none() => Some(one),
+        ([one], Some((from, to))) if from == to && options.force && options.wait.is_none() => Some((one, from)),
         _ => None,
     };
-    let glimpse = alone.map(|aggregate| glimpse(&settings, aggregate)).transpose()?;
+    let glimpse = alone.map(|bucket| glimpse(&settings, bucket)).transpose()?;
     let published = async { Ok(are_published(&settings, &aggregates).await) };
     let begun_with = async { tokio::try_join!(Work::begin(&settings, &shutdown, &aggregates, &options), published) };
     let (work, published) = shutdown.guard(Box::pin(begun_with)).await?;
@@ -201,9 +201,9 @@ async fn are_published(settings: &Settings, aggregates: &[Aggregate]) -> bool {
     aggregates::are_published(&clickhouse, aggregates).await.unwrap_or(false)
 }
 
-/// The mirror of a single bucket's aggregate, looked at meanwhile too.
-fn glimpse(settings: &Settings, aggregate: &Aggregate) -> anyhow::Result<Glimpse> {
-    Ok(Glimpse::begin(ClickHouse::new(&settings.clickhouse)?, &settings.sink.pipeline, aggregate))
+/// The mirror of a bucket that is built alone, looked at meanwhile too.
+fn glimpse(settings: &Settings, (aggregate, date): Bucket<'_>) -> anyhow::Result<Glimpse> {
+    Ok(Glimpse::begin(ClickHouse::new(&settings.clickhouse)?, &settings.sink.pipeline, aggregate, date))
 }
 
 /// A run's connections, and what it was told.

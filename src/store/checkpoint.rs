@@ -94,6 +94,37 @@ pub async fn latest(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<Ch
     .transpose()
 }
 
+/// How far the mirror was when it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The writer's term: another one may have gone back in the log.
+    pub term: u64,
+    /// Last acknowledged batch of the sink.
+    pub batch: u64,
+    /// Every transaction committed below is in the mirror.
+    pub lsn: Lsn,
+}
+
+/// Where a pipeline's newest checkpoint stands, or `None` before the first load: `latest` at half its cost.
+///
+/// # Errors
+/// As `latest`.
+pub async fn position(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<Position>, Error> {
+    #[derive(Deserialize)]
+    struct Row {
+        #[serde(with = "text")]
+        term: u64,
+        #[serde(with = "text")]
+        batch: u64,
+        #[serde(with = "text")]
+        watermark_lsn: u64,
+    }
+    let sql = "select term, batch, watermark_lsn from platform.checkpoints where pipeline = {pipeline:String} \
+               order by position desc limit 1 settings max_threads = 1";
+    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("pipeline", pipeline)]).await?;
+    Ok(row.map(|Row { term, batch, watermark_lsn }| Position { term, batch, lsn: Lsn::new(watermark_lsn) }))
+}
+
 /// ClickHouse's code for `throwIf`: `store_after` has found an older checkpoint than it builds on.
 pub const RESTORED: u32 = 395;
 

@@ -186,14 +186,9 @@ impl MirrorDay {
         Ok(self)
     }
 
-    /// Whether every read that began after it was found, and ended before `later` was, saw the same rows. `false`: it is not known.
-    pub fn is_same_as(&self, later: &Self) -> bool {
-        self.parts.is_same_as(&later.parts)
-    }
-
-    /// Whether nobody seemed to write to the table when it was found.
-    pub fn was_idle(&self) -> bool {
-        self.parts.is_idle()
+    /// What the table consisted of when the day was found.
+    pub fn parts(&self) -> &MirrorParts {
+        &self.parts
     }
 
     /// A SELECT of the aggregate's columns, with the parameters that `parameters` gives.

@@ -4,12 +4,13 @@ use serde::Deserialize;
 
 use super::checkpoint::text;
 use super::clickhouse::{ClickHouse, Error};
+use super::mirror;
 use crate::domain::{TableName, Version};
 
 /// Seconds without a new part after which a table counts as one that nobody is writing to.
 const IDLE_S: i64 = 2;
 
-/// A mirror table in one look.
+/// What a mirror table consists of, in one look, whose values are read in any order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorParts {
     /// Its sorting key, as ClickHouse writes it.
@@ -31,32 +32,43 @@ impl MirrorParts {
     /// ClickHouse's.
     pub async fn read(clickhouse: &ClickHouse, table: &TableName) -> Result<Option<Self>, Error> {
         #[derive(Deserialize)]
-        struct Row {
+        struct Definition {
             sorting_key: String,
             engine: String,
-            #[serde(with = "text")]
-            floor: u128,
-            #[serde(with = "text")]
-            versions: u64,
-            parts: String,
+            hash: String,
+        }
+        #[derive(Deserialize)]
+        struct Parts {
+            hash: String,
             #[serde(with = "text")]
             quiet_s: i64,
+            #[serde(with = "text")]
+            versions: u64,
         }
-        let sql = "with (select (arraySort(groupArray((name, hash_of_all_files))), max(modification_time), sum(rows)) from system.parts \
-                   where database = 'mirror' and table = {table:String} and active) as those \
-                   select sorting_key, engine, (select toString(max(floor)) from platform.floors where table = {table:String}) as floor, \
-                   hex(sipHash128(uuid, create_table_query, those.1)) as parts, \
-                   toInt64(dateDiff('second', those.2, now())) as quiet_s, toUInt64(those.3) as versions \
-                   from system.tables where database = 'mirror' and name = {table:String}";
-        let row: Option<Row> = clickhouse.fetch_optional(sql, &[("table", &table.mirror_name())]).await?;
-        Ok(row.map(|row| Self {
-            key: row.sorting_key,
-            floor: Version::from_raw(row.floor),
-            versions: row.versions,
-            // Of an engine that shares or replicates its parts, another server may answer the next read.
-            parts: (row.engine == "ReplacingMergeTree").then_some(row.parts),
-            quiet_s: row.quiet_s,
-        }))
+        // Side by side: as one statement it costs ClickHouse a third more.
+        let (name, limit) = (table.mirror_name(), "settings max_threads = 1");
+        let definition = format!(
+            "select sorting_key, engine, hex(sipHash128(uuid, create_table_query)) as hash from system.tables \
+             where database = 'mirror' and name = {{table:String}} {limit}"
+        );
+        let parts = format!(
+            "select hex(sipHash128(arraySort(groupArray((name, hash_of_all_files))))) as hash, \
+             toInt64(dateDiff('second', max(modification_time), now())) as quiet_s, toUInt64(sum(rows)) as versions \
+             from system.parts where database = 'mirror' and table = {{table:String}} and active {limit}"
+        );
+        let parameters = [("table", name.as_str())];
+        let (definition, parts, floor): (Option<Definition>, Option<Parts>, Version) = tokio::try_join!(
+            clickhouse.fetch_optional(&definition, &parameters),
+            clickhouse.fetch_optional(&parts, &parameters),
+            mirror::floor_of(clickhouse, table),
+        )?;
+        let (Some(Definition { sorting_key: key, engine, hash }), Some(parts)) = (definition, parts) else {
+            return Ok(None);
+        };
+        let Parts { hash: parts, quiet_s, versions } = parts;
+        // Of an engine that shares or replicates its parts, another server may answer the next read.
+        let parts = (engine == "ReplacingMergeTree").then(|| format!("{hash}:{parts}"));
+        Ok(Some(Self { key, floor, versions, parts, quiet_s }))
     }
 
     /// Whether every read that began after `self` was looked at and ended before `later` was saw the same rows. `false`: it is not known.

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::glimpse::Seen;
 use super::lock::BucketLock;
 use super::mirror_day::{Facts, MirrorDay};
 use super::publish::publish_first;
@@ -137,6 +138,16 @@ impl Known {
         Ok(Self { recorded, content })
     }
 
+    /// What tells no more than the day's size.
+    pub(super) fn for_size(recorded: Option<Build>) -> Self {
+        Self { recorded, content: None }
+    }
+
+    /// The build recorded last.
+    pub(super) fn recorded(&self) -> Option<&Build> {
+        self.recorded.as_ref()
+    }
+
     /// With how its rows are read: by a range of keys where that pays.
     pub(super) async fn of(self, clickhouse: &ClickHouse, source: MirrorDay) -> anyhow::Result<Outline> {
         let Self { recorded, content } = self;
@@ -184,19 +195,14 @@ pub(super) async fn confirm(
     build: Build,
     position: Position,
 ) -> anyhow::Result<Build> {
-    if build.as_of_batch >= position.batch || has_moved(clickhouse, pipeline, position).await? {
+    // Of another writer's position, which may have gone back in the log, nothing is said.
+    if build.as_of_batch >= position.batch || watermark::position(clickhouse, pipeline).await?.term != position.term {
         return Ok(build);
     }
     let confirmed = Build { as_of_batch: position.batch, as_of_lsn: position.lsn.max(build.as_of_lsn), ..build };
     let stored = builds::store(clickhouse, &aggregate.key(), day, &confirmed).await;
     stored.map_err(|error| failed("recording the build", error))?;
     Ok(confirmed)
-}
-
-/// Whether another writer goes on since `position` was read: it may have gone back in the log, and then the position says
-/// less than it did.
-async fn has_moved(clickhouse: &ClickHouse, pipeline: &str, position: Position) -> anyhow::Result<bool> {
-    Ok(watermark::position(clickhouse, pipeline).await?.term != position.term)
 }
 
 fn shows(content: &Content, build: &Build) -> bool {
@@ -213,13 +219,12 @@ fn shows(content: &Content, build: &Build) -> bool {
 pub async fn build(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<Option<Build>> {
     let staging = Staging::of(request.clickhouse, request.aggregate, request.day, Uuid::now_v7());
     let outcome = build_in(request, &staging, source, facts).await;
-    if !matches!(outcome, Ok(Some(_))) {
-        staging.discard().await;
-    }
+    // The swap has copied it.
+    staging.discard().await;
     outcome
 }
 
-/// As `build`, in a staging table of the caller's, who discards it if nothing is put in place.
+/// As `build`, in a staging table of the caller's, who discards it.
 pub(super) async fn build_in(
     request: &Request<'_>,
     staging: &Staging<'_>,
@@ -230,18 +235,21 @@ pub(super) async fn build_in(
     staging.create().await?;
     let fill = async {
         staging.fill(source).await?;
+        let (staged, later) = tokio::try_join!(staging.settle(), look_again(request))?;
         // The same rows before and after: the day was made of exactly these.
-        let moved = async { if request.exact { have_moved(request, source, facts).await } else { Ok(false) } };
-        tokio::try_join!(judge(request, staging), moved)
+        let moved =
+            another_writes(request, &later) || request.exact && have_moved(request, source, facts, later).await?;
+        Ok((!moved).then_some(staged))
     };
     match request.shutdown.guard(fill).await? {
-        (Some(staged), false) => finish(request, staging, source, (facts, &staged)).await,
-        _ => Ok(None),
+        Some(staged) => finish(request, staging, source, (facts, &staged)).await,
+        None => Ok(None),
     }
 }
 
 /// As `build_in`, but reads the day's facts, with the values of `checks`, while it builds, and puts the day in its place if `accepts`
-/// says so of them. `None` also when the table was written to meanwhile: then nobody knows whether both have read the same rows.
+/// says so of them. `None` also when the table was written to meanwhile: then nobody knows whether both have read the same rows, nor
+/// whether they are those of the request's position.
 ///
 /// # Errors
 /// Those of `build` and `accepts`.
@@ -258,18 +266,23 @@ pub(super) async fn build_at_once(
     let source = &outline.source;
     let read = async { tokio::try_join!(source.facts(clickhouse, aggregate, checks), staging.fill(source)) };
     let (facts, ()) = shutdown.guard(read).await?;
-    let judged = async { tokio::try_join!(judge(request, staging), is_as_found(request, source), accepts(&facts)) };
-    match shutdown.guard(judged).await? {
-        (Some(staged), true, true) => finish(request, staging, source, (&facts, &staged)).await,
-        _ => Ok(None),
+    let judged = async { tokio::try_join!(staging.settle(), look_again(request), accepts(&facts)) };
+    let (staged, later, accepted) = shutdown.guard(judged).await?;
+    if accepted && !another_writes(request, &later) && later.consists_of(source.parts()) {
+        return finish(request, staging, source, (&facts, &staged)).await;
     }
+    Ok(None)
 }
 
-/// What was built, as one part; `None` when another writer goes on since the position was read.
-async fn judge(request: &Request<'_>, staging: &Staging<'_>) -> anyhow::Result<Option<Staged>> {
-    let another_writes = has_moved(request.clickhouse, request.pipeline, request.position);
-    let (staged, another_writes) = tokio::try_join!(staging.settle(), another_writes)?;
-    Ok((!another_writes).then_some(staged))
+/// The mirror as it is now.
+async fn look_again(request: &Request<'_>) -> anyhow::Result<Seen> {
+    Seen::at_once(request.clickhouse, request.pipeline, &request.aggregate.table).await
+}
+
+/// Whether another writer goes on since the position was read: it may have gone back in the log, and then the position says less
+/// than it did.
+fn another_writes(request: &Request<'_>, later: &Seen) -> bool {
+    later.position.term != request.position.term
 }
 
 /// Puts what was built out of rows that were `facts` in its place.
@@ -299,19 +312,14 @@ async fn finish(
     Ok(Some(build))
 }
 
-/// Whether every read since `source` was found, and that has ended, saw the same rows. `false`: it is not known.
-async fn is_as_found(request: &Request<'_>, source: &MirrorDay) -> anyhow::Result<bool> {
-    Ok(source.is_same_as(&MirrorDay::find(request.clickhouse, request.aggregate, request.day).await?))
-}
-
 /// Whether the day's rows are not those of `facts` any more. They are read again only if the table has other parts than before, and
 /// then as the table is now: its floor and the day's keys may be others.
-async fn have_moved(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<bool> {
+async fn have_moved(request: &Request<'_>, source: &MirrorDay, facts: &Facts, later: Seen) -> anyhow::Result<bool> {
     let Request { clickhouse, aggregate, day, .. } = *request;
-    let now = MirrorDay::find(clickhouse, aggregate, day).await?;
-    if source.is_same_as(&now) {
+    if later.consists_of(source.parts()) {
         return Ok(false);
     }
+    let now = MirrorDay::of(aggregate, day, later.parts)?;
     Ok(!now.facts(clickhouse, aggregate, &[]).await?.are_of_the_rows_of(facts))
 }
 
@@ -322,17 +330,12 @@ async fn check_counted(
     source: &MirrorDay,
     facts: &Facts,
 ) -> anyhow::Result<()> {
-    match &staged.counted {
-        Some(counted) if *counted != facts.rows.to_string() && !have_moved(request, source, facts).await? => {
-            Err(Failure::DataCheck(format!(
-                "{} = {counted}, but {} rows went in",
-                request.aggregate.rows.as_deref().unwrap_or_default(),
-                facts.rows
-            ))
-            .into())
-        }
-        _ => Ok(()),
+    let Some(counted) = &staged.counted else { return Ok(()) };
+    if *counted == facts.rows.to_string() || have_moved(request, source, facts, look_again(request).await?).await? {
+        return Ok(());
     }
+    let expression = request.aggregate.rows.as_deref().unwrap_or_default();
+    Err(Failure::DataCheck(format!("{expression} = {counted}, but {} rows went in", facts.rows)).into())
 }
 
 /// Swaps, records, and looks whether readers see what was recorded.
@@ -353,10 +356,7 @@ async fn put_in_place(
     };
     // Readers see it since the swap.
     let shown = async { if request.is_shown { Ok(()) } else { publish_first(clickhouse, aggregate).await } };
-    let seen = async { tokio::try_join!(recorded, shown, result::content(clickhouse, aggregate, day)) };
-    // The swap has copied it.
-    let (seen, ()) = tokio::join!(seen, staging.discard());
-    let ((), (), content) = seen?;
+    let ((), (), content) = tokio::try_join!(recorded, shown, result::content(clickhouse, aggregate, day))?;
     failpoint!("build.recorded");
     match content {
         Some(content) if shows(&content, build) => Ok(()),

@@ -8,15 +8,16 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::build::{Known, Outline, build_at_once, build_in, confirm};
-use super::glimpse::{Glimpse, Seen};
+use super::glimpse::{Beforehand, Glimpse, Seen};
 use super::lock::BucketLock;
+use super::readiness::refuse_unready;
 use super::result::Staging;
 use super::source_of_record::SourceFacts;
 use super::{Facts, Inspection, MirrorDay, Position, Request, failed, inspect, watermark};
 use crate::catalog::{Aggregate, Check};
-use crate::domain::{Failure, RunDate, TableName};
+use crate::domain::{Failure, RunDate};
 use crate::shutdown::Shutdown;
-use crate::store::builds::{self, Build, Run, TableFacts};
+use crate::store::builds::{self, Build, Run};
 use crate::store::clickhouse::ClickHouse;
 use crate::store::postgres;
 
@@ -38,7 +39,7 @@ pub struct Day<'a> {
     pub aggregate: &'a Aggregate,
     /// Which day of it.
     pub date: RunDate,
-    /// A look at the mirror that began beforehand, to save the time; not used where the mirror is waited for.
+    /// A look at the mirror that began beforehand, to save the time; for a day that is built in any case, of a mirror that is not waited for.
     pub glimpse: Option<&'a Glimpse>,
     /// Whether readers see this definition already; `false`: it is not known.
     pub is_shown: bool,
@@ -118,12 +119,15 @@ pub async fn rebuild(day: &Day<'_>, options: &Options) -> anyhow::Result<Report>
     if options.dry_run {
         return Ok(day.shutdown.guard(plan(day, options)).await?.report(day, begun));
     }
-    let (outcome, lock) = match day.shutdown.guard(lock(day)).await {
-        Ok(lock) => (rebuild_under(day, options, &lock).await, Some(lock)),
-        Err(error) => (Err(error), None),
+    let (outcome, lock, staging) = match day.shutdown.guard(lock(day)).await {
+        Ok(lock) => {
+            let (outcome, staging) = rebuild_under(day, options, &lock).await;
+            (outcome, Some(lock), staging)
+        }
+        Err(error) => (Err(error), None, None),
     };
     let outcome = outcome.map_err(postgres::or_unavailable);
-    let (kept, ()) = tokio::join!(keep(day, options, &outcome, started_at), release(lock));
+    let (kept, (), ()) = tokio::join!(keep(day, options, &outcome, started_at), discard(staging), release(lock));
     // Why a run failed says more than that the history is not to be had either.
     let ended = outcome?;
     kept?;
@@ -148,6 +152,12 @@ async fn keep(
     let run = Run { job: &job, bucket: &bucket, status, detail, context, build, started_at };
     let kept = builds::store_run(day.clickhouse, &run).await;
     kept.map_err(|error| failed("keeping the run in the history", error))
+}
+
+async fn discard(staging: Option<Staging<'_>>) {
+    if let Some(staging) = staging {
+        staging.discard().await;
+    }
 }
 
 async fn release(lock: Option<BucketLock<'_>>) {
@@ -180,18 +190,21 @@ async fn lock<'a>(day: &Day<'a>) -> anyhow::Result<BucketLock<'a>> {
     }
 }
 
-async fn rebuild_under(day: &Day<'_>, options: &Options, lock: &BucketLock<'_>) -> anyhow::Result<Ended> {
+/// With the staging table, which is not needed any more.
+async fn rebuild_under<'a>(
+    day: &Day<'a>,
+    options: &Options,
+    lock: &BucketLock<'_>,
+) -> (anyhow::Result<Ended>, Option<Staging<'a>>) {
     for number in 1..=ATTEMPTS {
         let staging = Staging::of(day.clickhouse, day.aggregate, day.date, Uuid::now_v7());
-        let ended = attempt(day, options, lock, &staging, number).await;
-        if !matches!(&ended, Ok(Some(Ended { status: Status::Done, .. }))) {
-            staging.discard().await;
-        }
-        if let Some(ended) = ended? {
-            return Ok(ended);
+        match attempt(day, options, lock, &staging, number).await {
+            Ok(Some(ended)) => return (Ok(ended), Some(staging)),
+            Ok(None) => staging.discard().await,
+            Err(error) => return (Err(error), Some(staging)),
         }
     }
-    Err(Failure::Busy("it is written to all the time; run it again".into()).into())
+    (Err(Failure::Busy("it is written to all the time; run it again".into()).into()), None)
 }
 
 /// One attempt; `None`: the day was being written to, or differed, and the next one may do better.
@@ -206,14 +219,14 @@ async fn attempt(
     let (force, last) = (options.force, number == ATTEMPTS);
     // It will be needed, so it is made meanwhile; never cut off halfway, so that it is known to be made.
     let create = async { if force { staging.create().await } else { Ok(()) } };
-    let (approached, created) = tokio::join!(shutdown.guard(approach(day, options.wait, force)), create);
-    let (position, before, outline) = approached?;
+    let approach = Approach::of(day, options.wait, force, number == 1);
+    let (approached, created) = tokio::join!(shutdown.guard(approach), create);
+    let Approach { position, before, outline, at_once } = approached?;
     created?;
     let exact = !last;
     let request =
         Request { clickhouse, pipeline, aggregate, day: date, lock, position, force, exact, is_shown, shutdown };
-    // It will be built in any case, and probably nobody writes meanwhile. Otherwise the looks before and after it prove more.
-    if number == 1 && (force || outline.recorded.is_none()) && outline.source.was_idle() {
+    if at_once {
         let mut comparison = Comparison::NotCompared;
         let accepts = async |facts: &Facts| {
             comparison = compare(day, before.as_ref(), facts).await?;
@@ -246,44 +259,50 @@ async fn attempt(
 /// Position, day, and how it compares: PostgreSQL first, then a barrier, then the mirror, then PostgreSQL again, so that
 /// a difference is one only if PostgreSQL stood still meanwhile.
 pub(super) async fn look(day: &Day<'_>, wait: Option<Duration>) -> anyhow::Result<(Inspection, Comparison)> {
-    let (_, before, outline) = approach(day, wait, false).await?;
+    let Approach { outline, before, .. } = Approach::of(day, wait, false, false).await?;
     look_closer(day, outline, before).await
 }
 
-/// What comes before the mirror's rows are read: PostgreSQL's day if it is to be compared, the position, the outline of the day.
-async fn approach(
-    day: &Day<'_>,
-    wait: Option<Duration>,
-    force: bool,
-) -> anyhow::Result<(Position, Option<SourceFacts>, Outline)> {
-    let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
-    let known = Known::read(clickhouse, aggregate, date, force);
-    let Some(limit) = wait else {
-        let (Seen { position, parts }, known) = tokio::try_join!(seen(day), known)?;
-        let ready = refuse_unready(clickhouse, &aggregate.table, position);
-        // Side by side: of several errors the first of these is told.
-        let outline = async { known.of(clickhouse, MirrorDay::of(aggregate, date, parts)?).await };
-        let (ready, outline) = tokio::join!(ready, outline);
-        ready?;
-        return Ok((position, None, outline?));
-    };
-    let before = SourceFacts::read(client, aggregate, date).await?;
-    let position = watermark::catch_up(client, clickhouse, pipeline, limit).await?;
-    let ready = refuse_unready(clickhouse, &aggregate.table, position);
-    let ((), source, known) = tokio::try_join!(ready, MirrorDay::find(clickhouse, aggregate, date), known)?;
-    Ok((position, Some(before), known.of(clickhouse, source).await?))
+/// What comes before the mirror's rows are read.
+struct Approach {
+    position: Position,
+    /// PostgreSQL's day, if it is to be compared.
+    before: Option<SourceFacts>,
+    outline: Outline,
+    /// Whether to read the rows and to build of them at once: it will be built in any case, and probably nobody writes meanwhile.
+    /// Otherwise the looks before and after it prove more. Only then the parts may be older than the position.
+    at_once: bool,
 }
 
-/// The mirror's position and parts: as they were looked at beforehand, if nobody has asked for that yet.
-async fn seen(day: &Day<'_>) -> anyhow::Result<Seen> {
-    let beforehand = match day.glimpse {
-        Some(glimpse) => glimpse.take().await,
-        None => None,
-    };
-    match beforehand {
-        Some(seen) => seen,
-        None => Seen::now(day.clickhouse, day.pipeline, &day.aggregate.table).await,
+impl Approach {
+    async fn of(day: &Day<'_>, wait: Option<Duration>, force: bool, is_first: bool) -> anyhow::Result<Self> {
+        let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
+        if let (true, None) = (force, wait)
+            && let Some(Beforehand { seen: Seen { position, parts }, recorded }) = beforehand(day).await
+        {
+            let outline = Known::for_size(recorded).of(clickhouse, MirrorDay::of(aggregate, date, parts)?).await?;
+            return Ok(Self { position, before: None, outline, at_once: true });
+        }
+        let (before, position) = match wait {
+            Some(limit) => {
+                let before = SourceFacts::read(client, aggregate, date).await?;
+                (Some(before), watermark::catch_up(client, clickhouse, pipeline, limit).await?)
+            }
+            None => (None, watermark::position(clickhouse, pipeline).await?),
+        };
+        let ready = refuse_unready(clickhouse, &aggregate.table, position);
+        let source = MirrorDay::find(clickhouse, aggregate, date);
+        let ((), source, known) = tokio::try_join!(ready, source, Known::read(clickhouse, aggregate, date, force))?;
+        let at_once = is_first && (force || known.recorded().is_none()) && source.parts().is_idle();
+        Ok(Self { position, before, outline: known.of(clickhouse, source).await?, at_once })
     }
+}
+
+/// What was seen of the mirror beforehand, if it is to be used: by the first who asks, and while nobody seems to write.
+async fn beforehand(day: &Day<'_>) -> Option<Beforehand> {
+    // Whoever looks again finds out what went wrong.
+    let beforehand = day.glimpse?.take().await?.ok()?;
+    beforehand.was_idle().then_some(beforehand)
 }
 
 /// The mirror's rows of the day, beside those that PostgreSQL had `before`.
@@ -313,35 +332,6 @@ async fn compare(day: &Day<'_>, before: Option<&SourceFacts>, facts: &Facts) -> 
     } else {
         Comparison::Moving
     })
-}
-
-/// Refuses a table whose mirror is not whole at `position`.
-///
-/// # Errors
-/// `Failure::Busy` then; ClickHouse's.
-pub(in crate::batch) async fn refuse_unready(
-    clickhouse: &ClickHouse,
-    table: &TableName,
-    position: Position,
-) -> anyhow::Result<()> {
-    let facts =
-        builds::table_facts(clickhouse, table).await.map_err(|error| failed("reading the table's state", error))?;
-    refuse(table, &facts, position)
-}
-
-fn refuse(table: &TableName, facts: &TableFacts, position: Position) -> anyhow::Result<()> {
-    let text = match facts.state.as_str() {
-        "loading" | "wanted" => {
-            format!("{table} is being loaded into the mirror; run it again when the load has ended")
-        }
-        "left" => format!("{table} has left the publication: {}", facts.reason),
-        "halted" => format!("{table} is halted in the mirror: {}", facts.reason),
-        _ if position.lsn < facts.snapshot => {
-            format!("the mirror of {table} is complete at {}, and is at {}", facts.snapshot, position.lsn)
-        }
-        _ => return Ok(()),
-    };
-    Err(Failure::Busy(text).into())
 }
 
 async fn differs(day: &Day<'_>, differences: &[String]) -> anyhow::Error {

@@ -6,37 +6,24 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::failed;
-use crate::domain::{Failure, Lsn};
+use crate::domain::Failure;
+pub use crate::store::checkpoint::Position;
 use crate::store::clickhouse::ClickHouse;
 use crate::store::{checkpoint, mirror, replication};
 
 const POLL: Duration = Duration::from_millis(50);
 const SAY_EVERY: Duration = Duration::from_secs(5);
 
-/// How far the mirror was when it was read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Position {
-    /// The writer's term: another one may have gone back in the log.
-    pub term: u64,
-    /// Last acknowledged batch of the sink.
-    pub batch: u64,
-    /// Every transaction committed below is in the mirror.
-    pub lsn: Lsn,
-}
-
 /// Where the mirror is now.
 ///
 /// # Errors
 /// `Failure::Unavailable` before the first load.
 pub(in crate::batch) async fn position(clickhouse: &ClickHouse, pipeline: &str) -> anyhow::Result<Position> {
-    let newest = checkpoint::latest(clickhouse, pipeline).await;
-    match newest.map_err(|error| failed("reading the checkpoint", error))? {
-        Some(checkpoint) => Ok(Position { term: checkpoint.term, batch: checkpoint.batch, lsn: checkpoint.watermark }),
-        None => Err(Failure::Unavailable(format!(
-            "the pipeline {pipeline} has no checkpoint, so the mirror is empty; run `platform load`, then `platform sink`"
-        ))
-        .into()),
-    }
+    let newest = checkpoint::position(clickhouse, pipeline).await;
+    newest.map_err(|error| failed("reading the checkpoint", error))?.ok_or_else(|| {
+        let text = "has no checkpoint, so the mirror is empty; run `platform load`, then `platform sink`";
+        Failure::Unavailable(format!("the pipeline {pipeline} {text}")).into()
+    })
 }
 
 /// Commits a barrier, so that an idle stream moves, and waits until the mirror has passed what was there before it.

@@ -63,7 +63,7 @@ pub async fn latest(clickhouse: &ClickHouse, aggregate: &str, bucket: RunDate) -
         rows_out: u64,
     }
     let sql = "select build_id, as_of_batch, as_of_lsn, fingerprint, rows_in, rows_out from platform.builds final \
-               where aggregate = {aggregate:String} and bucket = {bucket:Date32}";
+               where aggregate = {aggregate:String} and bucket = {bucket:Date32} settings max_threads = 1";
     let parameters = [("aggregate", aggregate), ("bucket", &bucket.to_string())];
     let row: Option<Row> = clickhouse.fetch_optional(sql, &parameters).await?;
     Ok(row.map(|row| Build {

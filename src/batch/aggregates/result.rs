@@ -5,7 +5,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use anyhow::Context as _;
 use serde::Deserialize;
+use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -156,53 +158,40 @@ impl<'a> Staging<'a> {
 
     /// Counts what was built: rows, distinct keys, parts. `None`: it has several parts.
     async fn judge(&self) -> anyhow::Result<Option<Staged>> {
-        #[derive(Deserialize)]
-        struct Row {
-            #[serde(with = "text")]
-            rows_out: u64,
-            #[serde(with = "text")]
-            keys: u64,
-            #[serde(with = "text")]
-            parts: u64,
-            #[serde(with = "text")]
-            strays: u64,
-            counted: Option<String>,
-        }
         let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
         let strays = match self.aggregate.unit {
             BucketUnit::Hour => "countIf(not ifNull(toDate32(hour) = day, false))",
-            BucketUnit::Day | BucketUnit::Month => "toUInt64(0)",
+            BucketUnit::Day | BucketUnit::Month => "0",
         };
-        // Inside a SELECT of its own, where the names of the others mean the file's columns.
-        let counted = self.aggregate.rows.as_ref();
-        let counted = counted.map_or_else(
-            || "NULL".to_owned(),
-            |expression| format!("(select toString({expression}) from {})", self.quoted()),
-        );
+        let counted = self.aggregate.rows.as_deref().unwrap_or("NULL");
+        // Without names of its own, beside which those of the file's columns would mean something else.
         let sql = format!(
-            "select count() as rows_out, uniqExact(tuple({})) as keys, uniqExact(_part) as parts, {strays} as strays, \
-             {counted} as counted from {}",
+            "select count(), uniqExact(tuple({})), uniqExact(_part), {strays}, toString({counted}) from {}",
             keys.join(", "),
             self.quoted()
         );
-        let row: Option<Row> = self
-            .clickhouse
-            .fetch_optional(&sql, &[])
-            .await
-            .map_err(|error| failed_in(self.aggregate, "counting what was built", error))?;
-        let Some(row) = row else { anyhow::bail!("ClickHouse counted nothing") };
-        if row.keys != row.rows_out {
-            let (rows, keys) = (row.rows_out, row.keys);
+        let bytes = self.clickhouse.fetch_bytes(&sql, &[], "JSONCompactEachRow").await;
+        let bytes = bytes.map_err(|error| failed_in(self.aggregate, "counting what was built", error))?;
+        let row: [Value; 5] = serde_json::from_slice(&bytes).context("ClickHouse's counts cannot be read")?;
+        let [rows_out, keys, parts, strays, counted] = row.map(|value| match value {
+            Value::Null => None,
+            Value::String(text) => Some(text),
+            small => Some(small.to_string()),
+        });
+        let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).context("a count is no number");
+        let (rows_out, keys, parts, strays): (u64, u64, u64, u64) =
+            (number(rows_out)?, number(keys)?, number(parts)?, number(strays)?);
+        if keys != rows_out {
             return Err(Failure::DataCheck(format!(
-                "{rows} rows have only {keys} distinct keys; the header's `keys` must tell them apart"
+                "{rows_out} rows have only {keys} distinct keys; the header's `keys` must tell them apart"
             ))
             .into());
         }
-        if row.strays > 0 {
-            let text = format!("{} rows have an hour outside of their day; write {{hour}} as hour", row.strays);
+        if strays > 0 {
+            let text = format!("{strays} rows have an hour outside of their day; write {{hour}} as hour");
             return Err(Failure::DataCheck(text).into());
         }
-        Ok((row.parts <= 1).then_some(Staged { rows_out: row.rows_out, counted: row.counted }))
+        Ok((parts <= 1).then_some(Staged { rows_out, counted }))
     }
 
     /// Puts the day in the place of the one before, in one step for every reader. The first day makes the place.

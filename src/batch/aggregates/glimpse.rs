@@ -58,14 +58,14 @@ impl Beforehand {
         clickhouse: &ClickHouse,
         pipeline: &str,
         table: &TableName,
-        recorded: (&str, RunDate),
+        (aggregate, day): (&str, RunDate),
     ) -> anyhow::Result<Self> {
         let position = async {
             let position = watermark::position(clickhouse, pipeline).await?;
             refuse_unready(clickhouse, table, position).await.map(|()| position)
         };
         let recorded = async {
-            let latest = builds::latest(clickhouse, recorded.0, recorded.1).await;
+            let latest = builds::latest(clickhouse, aggregate, day).await;
             latest.map_err(|error| failed("reading the recorded build", error))
         };
         let (position, parts, recorded) = tokio::try_join!(position, parts(clickhouse, table), recorded)?;

@@ -1,8 +1,11 @@
 //! An event that comes before its own commit is visible: what it lacks is read when the commit is.
 
+use std::time::{Duration, Instant};
+
 use platform::domain::TableName;
 use platform::store::postgres;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 use super::equality::Tables;
 use super::{CATCH_UP, Hands, NOTES};
@@ -17,10 +20,10 @@ impl Hands {
             self.run(&format!("alter system set {setting}")).await;
             self.run("select pg_reload_conf()").await;
         }
-        let settings = stack.settings();
+        let client = postgres::connect(&stack.settings().postgres, "a commit that waits").await.expect("connected");
+        until_commits_wait(&client).await;
         tokio::spawn(async move {
-            let client = postgres::connect(&settings.postgres, "a commit that waits").await.expect("connected");
-            client.batch_execute("set statement_timeout = 0; set synchronous_commit = on").await.expect("set");
+            client.batch_execute("set statement_timeout = 0").await.expect("set");
             client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         })
     }
@@ -32,6 +35,20 @@ impl Hands {
         self.run("select pg_reload_conf()").await;
         hidden.await.expect("it ends");
     }
+}
+
+/// It is the checkpointer that tells all sessions of the standby, when it comes to it. A commit that waits gives up after its timeout,
+/// with a warning.
+async fn until_commits_wait(client: &Client) {
+    const TIMEOUT: Duration = Duration::from_secs(1);
+    let set = format!("set synchronous_commit = on; set statement_timeout = {}", TIMEOUT.as_millis());
+    client.batch_execute(&set).await.expect("set");
+    wait_until("commits wait for their standby", CATCH_UP, || async {
+        let begun = Instant::now();
+        client.batch_execute("create temporary table probe (); drop table probe").await.expect("committed");
+        begun.elapsed() >= TIMEOUT
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,5 @@
 //! An event that comes before its own commit is visible: what it lacks is read when the commit is.
 
-use std::time::{Duration, Instant};
-
 use platform::domain::TableName;
 use platform::store::postgres;
 use tokio::task::JoinHandle;
@@ -21,11 +19,26 @@ impl Hands {
             self.run("select pg_reload_conf()").await;
         }
         let client = postgres::connect(&stack.settings().postgres, "a commit that waits").await.expect("connected");
-        until_commits_wait(&client).await;
+        client.batch_execute("set statement_timeout = 0; set synchronous_commit = on").await.expect("set");
+        // It is the checkpointer that tells all sessions of the standby, when it comes to it.
+        wait_until("commits wait for their standby", CATCH_UP, || self.is_kept_waiting(&client)).await;
         tokio::spawn(async move {
-            client.batch_execute("set statement_timeout = 0").await.expect("set");
             client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         })
+    }
+
+    /// Whether a commit of the client's waits; then it is told to wait no longer.
+    async fn is_kept_waiting(&self, client: &Client) -> bool {
+        let commit = client.batch_execute("create temporary table probe (); drop table probe");
+        let give_up = async {
+            let sql = "select count(pg_cancel_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'";
+            while self.postgres.query_one(sql, &[]).await.expect("asked").get::<_, i64>(0) == 0 {}
+        };
+        tokio::select! {
+            biased;
+            ended = commit => { ended.expect("committed"); false }
+            () = give_up => true
+        }
     }
 
     /// Lets everybody see it.
@@ -35,20 +48,6 @@ impl Hands {
         self.run("select pg_reload_conf()").await;
         hidden.await.expect("it ends");
     }
-}
-
-/// It is the checkpointer that tells all sessions of the standby, when it comes to it. A commit that waits gives up after its timeout,
-/// with a warning.
-async fn until_commits_wait(client: &Client) {
-    const TIMEOUT: Duration = Duration::from_secs(1);
-    let set = format!("set synchronous_commit = on; set statement_timeout = {}", TIMEOUT.as_millis());
-    client.batch_execute(&set).await.expect("set");
-    wait_until("commits wait for their standby", CATCH_UP, || async {
-        let begun = Instant::now();
-        client.batch_execute("create temporary table probe (); drop table probe").await.expect("committed");
-        begun.elapsed() >= TIMEOUT
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::clickhouse::{ClickHouse, Error};
 use crate::domain::Lsn;
@@ -75,9 +76,8 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>, Error> {
 /// # Errors
 /// ClickHouse's, among them code 60 when the schema was never made.
 pub async fn latest(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<Checkpoint>, Error> {
-    let sql = "select term, batch, log, topic, next_offset, watermark_lsn, record_hash, heartbeat, committed_at \
-               from platform.checkpoints where pipeline = {pipeline:String} order by position desc limit 1";
-    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("pipeline", pipeline)]).await?;
+    let columns = "term, batch, log, topic, next_offset, watermark_lsn, record_hash, heartbeat, committed_at";
+    let row: Option<Row> = newest(clickhouse, pipeline, columns).await?;
     row.map(|row| {
         Ok(Checkpoint {
             term: row.term,
@@ -92,6 +92,18 @@ pub async fn latest(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<Ch
         })
     })
     .transpose()
+}
+
+async fn newest<T: DeserializeOwned>(
+    clickhouse: &ClickHouse,
+    pipeline: &str,
+    columns: &str,
+) -> Result<Option<T>, Error> {
+    let sql = format!(
+        "select {columns} from platform.checkpoints where pipeline = {{pipeline:String}} \
+         order by position desc limit 1 settings max_threads = 1"
+    );
+    clickhouse.fetch_optional(&sql, &[("pipeline", pipeline)]).await
 }
 
 /// How far the mirror was when it was read.
@@ -119,9 +131,7 @@ pub async fn position(clickhouse: &ClickHouse, pipeline: &str) -> Result<Option<
         #[serde(with = "text")]
         watermark_lsn: u64,
     }
-    let sql = "select term, batch, watermark_lsn from platform.checkpoints where pipeline = {pipeline:String} \
-               order by position desc limit 1 settings max_threads = 1";
-    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("pipeline", pipeline)]).await?;
+    let row: Option<Row> = newest(clickhouse, pipeline, "term, batch, watermark_lsn").await?;
     Ok(row.map(|Row { term, batch, watermark_lsn }| Position { term, batch, lsn: Lsn::new(watermark_lsn) }))
 }
 

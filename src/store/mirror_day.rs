@@ -151,15 +151,7 @@ impl MirrorDay {
     /// `Failure::Config` when the table has no mirror yet.
     pub async fn find(clickhouse: &ClickHouse, aggregate: &Aggregate, day: RunDate) -> anyhow::Result<Self> {
         let found = MirrorParts::read(clickhouse, &aggregate.table).await;
-        Self::of(aggregate, day, found.map_err(|error| failed("looking for the mirror", error))?)
-    }
-
-    /// Of a mirror that was looked at; `parts` is `None` when there was none.
-    ///
-    /// # Errors
-    /// `Failure::Config` then.
-    pub fn of(aggregate: &Aggregate, day: RunDate, parts: Option<MirrorParts>) -> anyhow::Result<Self> {
-        let Some(parts) = parts else {
+        let Some(parts) = found.map_err(|error| failed("looking for the mirror", error))? else {
             let text = format!("{} has no mirror yet; run `platform load`", aggregate.table);
             return Err(Failure::Config(text).into());
         };
@@ -186,9 +178,14 @@ impl MirrorDay {
         Ok(self)
     }
 
-    /// What the table consisted of when the day was found.
-    pub fn parts(&self) -> &MirrorParts {
-        &self.parts
+    /// Whether every read that began after it was found, and ended before `later` was, saw the same rows. `false`: it is not known.
+    pub fn is_same_as(&self, later: &Self) -> bool {
+        self.parts.is_same_as(&later.parts)
+    }
+
+    /// Whether nobody seemed to write to the table when it was found.
+    pub fn was_idle(&self) -> bool {
+        self.parts.is_idle()
     }
 
     /// A SELECT of the aggregate's columns, with the parameters that `parameters` gives.

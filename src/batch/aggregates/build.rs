@@ -3,7 +3,6 @@
 
 use uuid::Uuid;
 
-use super::glimpse::Seen;
 use super::lock::BucketLock;
 use super::mirror_day::{Facts, MirrorDay};
 use super::publish::publish_first;
@@ -138,11 +137,6 @@ impl Known {
         Ok(Self { recorded, content })
     }
 
-    /// What tells no more than the day's size.
-    pub(super) fn for_size(recorded: Option<Build>) -> Self {
-        Self { recorded, content: None }
-    }
-
     /// The build recorded last.
     pub(super) fn recorded(&self) -> Option<&Build> {
         self.recorded.as_ref()
@@ -195,14 +189,19 @@ pub(super) async fn confirm(
     build: Build,
     position: Position,
 ) -> anyhow::Result<Build> {
-    // Of another writer's position, which may have gone back in the log, nothing is said.
-    if build.as_of_batch >= position.batch || watermark::position(clickhouse, pipeline).await?.term != position.term {
+    if build.as_of_batch >= position.batch || has_moved(clickhouse, pipeline, position).await? {
         return Ok(build);
     }
     let confirmed = Build { as_of_batch: position.batch, as_of_lsn: position.lsn.max(build.as_of_lsn), ..build };
     let stored = builds::store(clickhouse, &aggregate.key(), day, &confirmed).await;
     stored.map_err(|error| failed("recording the build", error))?;
     Ok(confirmed)
+}
+
+/// Whether another writer goes on since `position` was read: it may have gone back in the log, and then the position says
+/// less than it did.
+async fn has_moved(clickhouse: &ClickHouse, pipeline: &str, position: Position) -> anyhow::Result<bool> {
+    Ok(watermark::position(clickhouse, pipeline).await?.term != position.term)
 }
 
 fn shows(content: &Content, build: &Build) -> bool {
@@ -235,15 +234,13 @@ pub(super) async fn build_in(
     staging.create().await?;
     let fill = async {
         staging.fill(source).await?;
-        let (staged, later) = tokio::try_join!(staging.settle(), look_again(request))?;
         // The same rows before and after: the day was made of exactly these.
-        let moved =
-            another_writes(request, &later) || request.exact && have_moved(request, source, facts, later).await?;
-        Ok((!moved).then_some(staged))
+        let moved = async { if request.exact { have_moved(request, source, facts).await } else { Ok(false) } };
+        tokio::try_join!(judge(request, staging), moved)
     };
     match request.shutdown.guard(fill).await? {
-        Some(staged) => finish(request, staging, source, (facts, &staged)).await,
-        None => Ok(None),
+        (Some(staged), false) => finish(request, staging, source, (facts, &staged)).await,
+        _ => Ok(None),
     }
 }
 
@@ -266,23 +263,18 @@ pub(super) async fn build_at_once(
     let source = &outline.source;
     let read = async { tokio::try_join!(source.facts(clickhouse, aggregate, checks), staging.fill(source)) };
     let (facts, ()) = shutdown.guard(read).await?;
-    let judged = async { tokio::try_join!(staging.settle(), look_again(request), accepts(&facts)) };
-    let (staged, later, accepted) = shutdown.guard(judged).await?;
-    if accepted && !another_writes(request, &later) && later.consists_of(source.parts()) {
-        return finish(request, staging, source, (&facts, &staged)).await;
+    let judged = async { tokio::try_join!(judge(request, staging), is_as_found(request, source), accepts(&facts)) };
+    match shutdown.guard(judged).await? {
+        (Some(staged), true, true) => finish(request, staging, source, (&facts, &staged)).await,
+        _ => Ok(None),
     }
-    Ok(None)
 }
 
-/// The mirror as it is now.
-async fn look_again(request: &Request<'_>) -> anyhow::Result<Seen> {
-    Seen::at_once(request.clickhouse, request.pipeline, &request.aggregate.table).await
-}
-
-/// Whether another writer goes on since the position was read: it may have gone back in the log, and then the position says less
-/// than it did.
-fn another_writes(request: &Request<'_>, later: &Seen) -> bool {
-    later.position.term != request.position.term
+/// What was built, as one part; `None` when another writer goes on since the position was read.
+async fn judge(request: &Request<'_>, staging: &Staging<'_>) -> anyhow::Result<Option<Staged>> {
+    let another_writes = has_moved(request.clickhouse, request.pipeline, request.position);
+    let (staged, another_writes) = tokio::try_join!(staging.settle(), another_writes)?;
+    Ok((!another_writes).then_some(staged))
 }
 
 /// Puts what was built out of rows that were `facts` in its place.
@@ -312,14 +304,19 @@ async fn finish(
     Ok(Some(build))
 }
 
+/// Whether every read since `source` was found, and that has ended, saw the same rows. `false`: it is not known.
+async fn is_as_found(request: &Request<'_>, source: &MirrorDay) -> anyhow::Result<bool> {
+    Ok(source.is_same_as(&MirrorDay::find(request.clickhouse, request.aggregate, request.day).await?))
+}
+
 /// Whether the day's rows are not those of `facts` any more. They are read again only if the table has other parts than before, and
 /// then as the table is now: its floor and the day's keys may be others.
-async fn have_moved(request: &Request<'_>, source: &MirrorDay, facts: &Facts, later: Seen) -> anyhow::Result<bool> {
+async fn have_moved(request: &Request<'_>, source: &MirrorDay, facts: &Facts) -> anyhow::Result<bool> {
     let Request { clickhouse, aggregate, day, .. } = *request;
-    if later.consists_of(source.parts()) {
+    let now = MirrorDay::find(clickhouse, aggregate, day).await?;
+    if source.is_same_as(&now) {
         return Ok(false);
     }
-    let now = MirrorDay::of(aggregate, day, later.parts)?;
     Ok(!now.facts(clickhouse, aggregate, &[]).await?.are_of_the_rows_of(facts))
 }
 
@@ -330,12 +327,17 @@ async fn check_counted(
     source: &MirrorDay,
     facts: &Facts,
 ) -> anyhow::Result<()> {
-    let Some(counted) = &staged.counted else { return Ok(()) };
-    if *counted == facts.rows.to_string() || have_moved(request, source, facts, look_again(request).await?).await? {
-        return Ok(());
+    match &staged.counted {
+        Some(counted) if *counted != facts.rows.to_string() && !have_moved(request, source, facts).await? => {
+            Err(Failure::DataCheck(format!(
+                "{} = {counted}, but {} rows went in",
+                request.aggregate.rows.as_deref().unwrap_or_default(),
+                facts.rows
+            ))
+            .into())
+        }
+        _ => Ok(()),
     }
-    let expression = request.aggregate.rows.as_deref().unwrap_or_default();
-    Err(Failure::DataCheck(format!("{expression} = {counted}, but {} rows went in", facts.rows)).into())
 }
 
 /// Swaps, records, and looks whether readers see what was recorded.

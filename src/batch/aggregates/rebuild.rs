@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::build::{Known, Outline, build_at_once, build_in, confirm};
-use super::glimpse::{Beforehand, Glimpse, Seen};
+use super::glimpse::{Beforehand, Glimpse};
 use super::lock::BucketLock;
 use super::readiness::refuse_unready;
 use super::result::Staging;
@@ -278,10 +278,10 @@ impl Approach {
     async fn of(day: &Day<'_>, wait: Option<Duration>, force: bool, is_first: bool) -> anyhow::Result<Self> {
         let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
         if let (true, None) = (force, wait)
-            && let Some(Beforehand { seen: Seen { position, parts }, recorded }) = beforehand(day).await
+            && let Some(glimpse) = day.glimpse
+            && let Some(Beforehand { position, source, known }) = glimpse.take().await
         {
-            let outline = Known::for_size(recorded).of(clickhouse, MirrorDay::of(aggregate, date, parts)?).await?;
-            return Ok(Self { position, before: None, outline, at_once: true });
+            return Ok(Self { position, before: None, outline: known.of(clickhouse, source).await?, at_once: true });
         }
         let (before, position) = match wait {
             Some(limit) => {
@@ -293,16 +293,9 @@ impl Approach {
         let ready = refuse_unready(clickhouse, &aggregate.table, position);
         let source = MirrorDay::find(clickhouse, aggregate, date);
         let ((), source, known) = tokio::try_join!(ready, source, Known::read(clickhouse, aggregate, date, force))?;
-        let at_once = is_first && (force || known.recorded().is_none()) && source.parts().is_idle();
+        let at_once = is_first && (force || known.recorded().is_none()) && source.was_idle();
         Ok(Self { position, before, outline: known.of(clickhouse, source).await?, at_once })
     }
-}
-
-/// What was seen of the mirror beforehand, if it is to be used: by the first who asks, and while nobody seems to write.
-async fn beforehand(day: &Day<'_>) -> Option<Beforehand> {
-    // Whoever looks again finds out what went wrong.
-    let beforehand = day.glimpse?.take().await?.ok()?;
-    beforehand.was_idle().then_some(beforehand)
 }
 
 /// The mirror's rows of the day, beside those that PostgreSQL had `before`.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -158,10 +157,22 @@ impl<'a> Staging<'a> {
 
     /// Counts what was built: rows, distinct keys, parts. `None`: it has several parts.
     async fn judge(&self) -> anyhow::Result<Option<Staged>> {
+        #[derive(Deserialize)]
+        struct Row {
+            #[serde(with = "text")]
+            rows_out: u64,
+            #[serde(with = "text")]
+            keys: u64,
+            #[serde(with = "text")]
+            parts: u64,
+            #[serde(with = "text")]
+            strays: u64,
+            counted: Option<String>,
+        }
         let keys: Vec<String> = self.aggregate.keys.iter().map(|key| quote_clickhouse(key)).collect();
         let strays = match self.aggregate.unit {
             BucketUnit::Hour => "countIf(not ifNull(toDate32(hour) = day, false))",
-            BucketUnit::Day | BucketUnit::Month => "0",
+            BucketUnit::Day | BucketUnit::Month => "toUInt64(0)",
         };
         let counted = self.aggregate.rows.as_deref().unwrap_or("NULL");
         // Without names of its own, beside which those of the file's columns would mean something else.
@@ -172,15 +183,8 @@ impl<'a> Staging<'a> {
         );
         let bytes = self.clickhouse.fetch_bytes(&sql, &[], "JSONCompactEachRow").await;
         let bytes = bytes.map_err(|error| failed_in(self.aggregate, "counting what was built", error))?;
-        let row: [Value; 5] = serde_json::from_slice(&bytes).context("ClickHouse's counts cannot be read")?;
-        let [rows_out, keys, parts, strays, counted] = row.map(|value| match value {
-            Value::Null => None,
-            Value::String(text) => Some(text),
-            small => Some(small.to_string()),
-        });
-        let number = |text: Option<String>| text.and_then(|text| text.parse().ok()).context("a count is no number");
-        let (rows_out, keys, parts, strays): (u64, u64, u64, u64) =
-            (number(rows_out)?, number(keys)?, number(parts)?, number(strays)?);
+        let row: Row = serde_json::from_slice(&bytes).context("ClickHouse's counts cannot be read")?;
+        let Row { rows_out, keys, parts, strays, counted } = row;
         if keys != rows_out {
             return Err(Failure::DataCheck(format!(
                 "{rows_out} rows have only {keys} distinct keys; the header's `keys` must tell them apart"

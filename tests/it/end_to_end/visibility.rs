@@ -30,10 +30,10 @@ impl Hands {
     /// Whether a commit of the client's waits; then it is told to wait no longer.
     async fn is_kept_waiting(&self, client: &Client) -> bool {
         let commit = client.batch_execute("create temporary table probe (); drop table probe");
-        let give_up = async {
+        let give_up = wait_until("the commit waits", CATCH_UP, || async {
             let sql = "select count(pg_cancel_backend(pid)) from pg_stat_activity where wait_event = 'SyncRep'";
-            while self.postgres.query_one(sql, &[]).await.expect("asked").get::<_, i64>(0) == 0 {}
-        };
+            self.postgres.query_one(sql, &[]).await.expect("asked").get::<_, i64>(0) > 0
+        });
         tokio::select! {
             biased;
             ended = commit => { ended.expect("committed"); false }

@@ -65,8 +65,7 @@ impl MirrorTable {
 
     /// The same for a day whose keys are those from `key_first` to `key_last`, which have to be bound too.
     pub(super) fn rows_between(&self, key_type: &str) -> String {
-        let key = &self.key;
-        self.rows_of(&format!("{key} >= {{key_first:{key_type}}} and {key} <= {{key_last:{key_type}}}"), "")
+        self.rows_of(&self.between(key_type), "")
     }
 
     fn rows_of(&self, keys: &str, suffix: &str) -> String {
@@ -80,15 +79,24 @@ impl MirrorTable {
     }
 
     /// A statement about a day's keys, if they are those of a column, with the parameters of `rows("")`: the first and the last of all
-    /// versions in the day, their type, and whether at least every second version between the two is of the day.
+    /// versions in the day, their type, and the number of these versions.
     pub(super) fn key_range_sql(&self) -> String {
         let Self { table, key, column, .. } = self;
         format!(
-            "with (select (min({key}), max({key}), count()) from {table} where {}) as _span \
-             select toString(_span.1) as first, toString(_span.2) as last, toTypeName(assumeNotNull(_span.1)) as key_type, \
-             _span.3 > 0 and (select count() from {table} where {key} >= _span.1 and {key} <= _span.2) <= 2 * _span.3 as is_dense",
+            "select toString(min({key})) as first, toString(max({key})) as last, toTypeName(assumeNotNull(min({key}))) as key_type, \
+             count() as versions from {table} where {}",
             bucket(column, "")
         )
+    }
+
+    /// A statement that counts the versions of a range of keys, of any day, with the parameters of `rows_between`.
+    pub(super) fn versions_between_sql(&self, key_type: &str) -> String {
+        format!("select count() as versions from {} where {}", self.table, self.between(key_type))
+    }
+
+    fn between(&self, key_type: &str) -> String {
+        let key = &self.key;
+        format!("{key} >= {{key_first:{key_type}}} and {key} <= {{key_last:{key_type}}}")
     }
 }
 

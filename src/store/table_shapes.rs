@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, Statement, ToStatement};
 
 use crate::catalog::{ColumnRow, Inexact, Refusal, Relation, Rules, Table, TableRow, TypeRow};
 use crate::config;
 use crate::domain::{Failure, TableName};
+use crate::store::postgres;
 
 /// Schema of the tables that are the platform's own: published, never mirrored.
 pub const OWN_SCHEMA: &str = "platform";
 
 /// The published tables, sorted by name.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Published {
     /// Those that can be mirrored.
     pub tables: Vec<Table>,
@@ -107,7 +108,48 @@ pub async fn published(
     publication: &str,
     configured: &BTreeMap<String, config::Table>,
 ) -> anyhow::Result<Published> {
-    let rows = client.query(COLUMNS, &[&publication, &OWN_SCHEMA]).await.context("reading the published tables")?;
+    read(client, COLUMNS, publication, configured).await
+}
+
+/// A session for who reads the published tables again and again: beginning one and planning the statement costs PostgreSQL ten
+/// times as much as the answer.
+#[derive(Debug)]
+pub struct CatalogSession {
+    client: Client,
+    columns: Statement,
+}
+
+impl CatalogSession {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// Those of `postgres::connect`; PostgreSQL's.
+    pub async fn begin(settings: &config::Postgres, application_name: &str) -> anyhow::Result<Self> {
+        let client = postgres::connect(settings, application_name).await?;
+        let columns = client.prepare(COLUMNS).await.context("preparing to read the published tables")?;
+        Ok(Self { client, columns })
+    }
+
+    /// As the function of this name.
+    ///
+    /// # Errors
+    /// Those of `published`.
+    pub async fn published(
+        &self,
+        publication: &str,
+        configured: &BTreeMap<String, config::Table>,
+    ) -> anyhow::Result<Published> {
+        read(&self.client, &self.columns, publication, configured).await
+    }
+}
+
+async fn read(
+    client: &Client,
+    columns: &(impl ToStatement + ?Sized + Sync),
+    publication: &str,
+    configured: &BTreeMap<String, config::Table>,
+) -> anyhow::Result<Published> {
+    let rows = client.query(columns, &[&publication, &OWN_SCHEMA]).await.context("reading the published tables")?;
     let mut tables: Vec<TableRow> = Vec::new();
     for row in &rows {
         let name = TableName::new(row.try_get::<_, String>(0)?, row.try_get::<_, String>(1)?);

@@ -5,8 +5,9 @@ use uuid::Uuid;
 
 use super::lock::BucketLock;
 use super::mirror_day::{Facts, MirrorDay};
+use super::outline::{Outline, inspect};
 use super::publish::publish_first;
-use super::result::{self, Content, Staged, Staging};
+use super::result::{self, Staged, Staging};
 use super::{Position, failed, watermark};
 use crate::catalog::{Aggregate, Check};
 use crate::domain::{Failure, RunDate};
@@ -39,19 +40,6 @@ pub struct Request<'a> {
     pub shutdown: &'a Shutdown,
 }
 
-/// A day before it is built.
-#[derive(Debug)]
-pub struct Inspection {
-    /// How its rows are read.
-    pub source: MirrorDay,
-    /// What they are.
-    pub facts: Facts,
-    /// The build recorded last.
-    pub recorded: Option<Build>,
-    /// Whether readers see a build of exactly these rows.
-    pub is_current: bool,
-}
-
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -80,8 +68,7 @@ pub async fn build_bucket(request: &Request<'_>, read: &mut Option<DayRead>) -> 
     let Request { clickhouse, pipeline, aggregate, day, position, force, .. } = *request;
     let inspection = match read {
         Some(DayRead { source, facts }) => {
-            let Known { recorded, content } = Known::read(clickhouse, aggregate, day, false).await?;
-            Outline { source: source.clone(), recorded, content }.with(facts.clone(), aggregate)
+            Outline::of(source.clone(), clickhouse, aggregate, day).await?.with(facts.clone(), aggregate)
         }
         None => inspect(clickhouse, aggregate, day, &[]).await?,
     };
@@ -95,89 +82,6 @@ pub async fn build_bucket(request: &Request<'_>, read: &mut Option<DayRead>) -> 
             Ok(built.map_or(Outcome::Moved, Outcome::Built))
         }
     }
-}
-
-/// A day before its rows are read.
-#[derive(Debug)]
-pub(super) struct Outline {
-    /// How its rows are read.
-    pub(super) source: MirrorDay,
-    /// The build recorded last.
-    pub(super) recorded: Option<Build>,
-    content: Option<Content>,
-}
-
-/// Rows of a day below which looking for a range of its keys costs as much as it saves. Of 100,000 rows out of 10 million it costs 40 ms of
-/// CPU beside other work, and spares SELECT and hash 75.
-pub const LARGE_DAY: u64 = 50_000;
-
-/// What is known of a day that was built before.
-#[derive(Debug)]
-pub(super) struct Known {
-    /// The build recorded last.
-    recorded: Option<Build>,
-    content: Option<Content>,
-}
-
-impl Known {
-    /// Looks at the record and, unless the day will be built anyway (`force`), at what readers see.
-    pub(super) async fn read(
-        clickhouse: &ClickHouse,
-        aggregate: &Aggregate,
-        day: RunDate,
-        force: bool,
-    ) -> anyhow::Result<Self> {
-        let key = aggregate.key();
-        let recorded = async {
-            let latest = builds::latest(clickhouse, &key, day).await;
-            latest.map_err(|error| failed("reading the recorded build", error))
-        };
-        let content = async { if force { Ok(None) } else { result::content(clickhouse, aggregate, day).await } };
-        let (recorded, content) = tokio::try_join!(recorded, content)?;
-        Ok(Self { recorded, content })
-    }
-
-    /// The build recorded last.
-    pub(super) fn recorded(&self) -> Option<&Build> {
-        self.recorded.as_ref()
-    }
-
-    /// With how its rows are read: by a range of keys where that pays.
-    pub(super) async fn of(self, clickhouse: &ClickHouse, source: MirrorDay) -> anyhow::Result<Outline> {
-        let Self { recorded, content } = self;
-        let may_be_large = recorded.as_ref().is_none_or(|build| build.rows_in >= LARGE_DAY);
-        let source = if may_be_large { source.narrowed(clickhouse).await? } else { source };
-        Ok(Outline { source, recorded, content })
-    }
-}
-
-impl Outline {
-    /// With its rows.
-    pub(super) fn with(self, facts: Facts, aggregate: &Aggregate) -> Inspection {
-        let Self { source, recorded, content } = self;
-        let is_current = match (&recorded, &content) {
-            (Some(build), Some(content)) => build.fingerprint == facts.fingerprint(aggregate) && shows(content, build),
-            _ => false,
-        };
-        Inspection { source, facts, recorded, is_current }
-    }
-}
-
-/// Looks at a day: its rows in the mirror with the values of `checks`, the build that is recorded, the one that readers see.
-///
-/// # Errors
-/// `Failure::Config` without a mirror; ClickHouse's.
-pub async fn inspect(
-    clickhouse: &ClickHouse,
-    aggregate: &Aggregate,
-    day: RunDate,
-    checks: &[Check],
-) -> anyhow::Result<Inspection> {
-    let found = MirrorDay::find(clickhouse, aggregate, day);
-    let (source, known) = tokio::try_join!(found, Known::read(clickhouse, aggregate, day, false))?;
-    let outline = known.of(clickhouse, source).await?;
-    let facts = outline.source.facts(clickhouse, aggregate, checks).await?;
-    Ok(outline.with(facts, aggregate))
 }
 
 /// Keeps on record that a build is still right at `position`, which was read before the day: marks up to there are of no
@@ -202,10 +106,6 @@ pub(super) async fn confirm(
 /// less than it did.
 async fn has_moved(clickhouse: &ClickHouse, pipeline: &str, position: Position) -> anyhow::Result<bool> {
     Ok(watermark::position(clickhouse, pipeline).await?.term != position.term)
-}
-
-fn shows(content: &Content, build: &Build) -> bool {
-    content.rows == build.rows_out && (content.rows == 0 || content.build_id == Some(build.build_id))
 }
 
 /// Builds the day out of `source`, whose rows were `facts`, and puts it in its place. `None` when `exact` was asked for
@@ -361,7 +261,7 @@ async fn put_in_place(
     let ((), (), content) = tokio::try_join!(recorded, shown, result::content(clickhouse, aggregate, day))?;
     failpoint!("build.recorded");
     match content {
-        Some(content) if shows(&content, build) => Ok(()),
+        Some(content) if content.shows(build) => Ok(()),
         content => Err(Failure::DataCheck(format!(
             "analytics.{} does not show the build that was just put there: {content:?}",
             aggregate.name

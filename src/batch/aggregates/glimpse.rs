@@ -1,11 +1,11 @@
-//! A look at the mirror before a day is locked: how far it was, how the day is read, and how large it may be.
+//! A look at the mirror before a day is locked: how far it was, and how the day is read.
 
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-use super::build::Known;
+use super::outline::Outline;
 use super::readiness::refuse_unready;
-use super::{MirrorDay, Position, watermark};
+use super::{Position, watermark};
 use crate::catalog::Aggregate;
 use crate::domain::RunDate;
 use crate::store::clickhouse::ClickHouse;
@@ -15,9 +15,8 @@ use crate::store::clickhouse::ClickHouse;
 #[derive(Debug)]
 pub(super) struct Beforehand {
     pub(super) position: Position,
-    pub(super) source: MirrorDay,
-    /// Tells the day's size. Whoever is to believe the record reads it under the day's lock.
-    pub(super) known: Known,
+    /// Whoever is to believe its record reads it under the day's lock.
+    pub(super) outline: Outline,
 }
 
 impl Beforehand {
@@ -31,10 +30,8 @@ impl Beforehand {
             let position = watermark::position(clickhouse, pipeline).await?;
             refuse_unready(clickhouse, &aggregate.table, position).await.map(|()| position)
         };
-        let source = MirrorDay::find(clickhouse, aggregate, day);
-        let (position, source, known) =
-            tokio::try_join!(position, source, Known::read(clickhouse, aggregate, day, true))?;
-        Ok(Self { position, source, known })
+        let (position, outline) = tokio::try_join!(position, Outline::find(clickhouse, aggregate, day, true))?;
+        Ok(Self { position, outline })
     }
 }
 
@@ -55,6 +52,6 @@ impl Glimpse {
         let look = self.0.lock().await.take()?;
         // Whoever looks again finds out what went wrong.
         let beforehand = look.await.ok()?.ok()?;
-        beforehand.source.was_idle().then_some(beforehand)
+        beforehand.outline.source.was_idle().then_some(beforehand)
     }
 }

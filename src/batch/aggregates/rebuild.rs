@@ -7,13 +7,14 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::build::{Known, Outline, build_at_once, build_in, confirm};
+use super::build::{build_at_once, build_in, confirm};
 use super::glimpse::{Beforehand, Glimpse};
 use super::lock::BucketLock;
+use super::outline::Outline;
 use super::readiness::refuse_unready;
 use super::result::Staging;
 use super::source_of_record::SourceFacts;
-use super::{Facts, Inspection, MirrorDay, Position, Request, failed, inspect, watermark};
+use super::{Facts, Inspection, Position, Request, failed, inspect, watermark};
 use crate::catalog::{Aggregate, Check};
 use crate::domain::{Failure, RunDate};
 use crate::shutdown::Shutdown;
@@ -279,9 +280,9 @@ impl Approach {
         let Day { postgres: client, clickhouse, pipeline, aggregate, date, .. } = *day;
         if let (true, None) = (force, wait)
             && let Some(glimpse) = day.glimpse
-            && let Some(Beforehand { position, source, known }) = glimpse.take().await
+            && let Some(Beforehand { position, outline }) = glimpse.take().await
         {
-            return Ok(Self { position, before: None, outline: known.of(clickhouse, source).await?, at_once: true });
+            return Ok(Self { position, before: None, outline, at_once: true });
         }
         let (before, position) = match wait {
             Some(limit) => {
@@ -291,10 +292,10 @@ impl Approach {
             None => (None, watermark::position(clickhouse, pipeline).await?),
         };
         let ready = refuse_unready(clickhouse, &aggregate.table, position);
-        let source = MirrorDay::find(clickhouse, aggregate, date);
-        let ((), source, known) = tokio::try_join!(ready, source, Known::read(clickhouse, aggregate, date, force))?;
-        let at_once = is_first && (force || known.recorded().is_none()) && source.was_idle();
-        Ok(Self { position, before, outline: known.of(clickhouse, source).await?, at_once })
+        let outline = Outline::find(clickhouse, aggregate, date, force);
+        let ((), outline) = tokio::try_join!(ready, outline)?;
+        let at_once = is_first && (force || outline.recorded.is_none()) && outline.source.was_idle();
+        Ok(Self { position, before, outline, at_once })
     }
 }
 

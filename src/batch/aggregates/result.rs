@@ -16,6 +16,7 @@ use super::mirror_day::MirrorDay;
 use super::{failed, failed_in};
 use crate::catalog::{Aggregate, BucketUnit, CHECKPOINT_SETTINGS, SOURCE};
 use crate::domain::{Failure, RunDate, quote_clickhouse};
+use crate::store::builds::Build;
 use crate::store::checkpoint::text;
 use crate::store::clickhouse::{ClickHouse, Error, Parameter};
 
@@ -35,6 +36,13 @@ pub(super) struct Content {
     pub(super) rows: u64,
     /// The build that every row is of; `None` when there is no row, or several builds.
     pub(super) build_id: Option<Uuid>,
+}
+
+impl Content {
+    /// Whether it is what `build` has put there.
+    pub(super) fn shows(&self, build: &Build) -> bool {
+        self.rows == build.rows_out && (self.rows == 0 || self.build_id == Some(build.build_id))
+    }
 }
 
 /// What was built.

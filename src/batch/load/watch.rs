@@ -1,7 +1,7 @@
 //! Loads by itself what must be loaded: a table that joins the publication, was made anew, or whose rows changed without a
 //! word in the log. Marks a table that leaves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +16,13 @@ use crate::catalog::{Comparison, Mirror, Table, compare};
 use crate::config::Settings;
 use crate::domain::{Failure, TableName};
 use crate::store::clickhouse::ClickHouse;
+use crate::store::mirror;
+use crate::store::table_shapes::{self, CatalogSession, Published};
 use crate::store::table_states::{self, StateChange, Stored, TableState};
-use crate::store::{mirror, postgres, table_shapes};
 
+/// How long the mirrors are not looked at while everything else stays as it was and nothing was to be done: only somebody who
+/// changes a mirror by hand waits for it.
+const MIRRORS_AGE_MAX: Duration = Duration::from_secs(10);
 /// Longest wait between two attempts of a load that fails.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(300);
 
@@ -51,14 +55,14 @@ impl<A: Fn() -> bool> Watch<A> {
         // An operator's load comes first.
         self.settings.load.wait_lock_timeout_s = 0;
         let interval = Duration::from_millis(self.settings.sink.supervise_interval_ms.max(100));
-        let mut waits = HashMap::new();
+        let mut memory = Memory::default();
         let looking = async {
             loop {
                 tokio::time::sleep(interval).await;
                 if !(self.is_active)() {
                     continue;
                 }
-                if let Err(error) = self.look(&mut waits).await {
+                if let Err(error) = self.look(&mut memory).await {
                     counter!("platform_sink_retries_total", "step" => "watch").increment(1);
                     tracing::warn!(error = format!("{error:#}"), "the tables cannot be looked at; tried again");
                 }
@@ -67,11 +71,9 @@ impl<A: Fn() -> bool> Watch<A> {
         self.cancelled.run_until_cancelled(looking).await;
     }
 
-    async fn look(&self, waits: &mut HashMap<TableName, Wait>) -> anyhow::Result<()> {
+    async fn look(&self, memory: &mut Memory) -> anyhow::Result<()> {
         let clickhouse = ClickHouse::new(&self.settings.clickhouse)?;
-        let client = postgres::connect(&self.settings.postgres, "platform sink watch").await?;
-        let findings = self.findings(&client, &clickhouse).await?;
-        drop(client);
+        let findings = self.news(&clickhouse, memory).await?;
         if findings.changed {
             self.changed.notify_one();
         }
@@ -83,9 +85,9 @@ impl<A: Fn() -> bool> Watch<A> {
             table_states::store(&clickhouse, name, &change).await?;
             failpoint!("watch.after-left");
         }
-        waits.retain(|name, _| findings.load.iter().any(|(table, _)| table == name));
+        memory.waits.retain(|name, _| findings.load.iter().any(|(table, _)| table == name));
         for (table, reason) in findings.load {
-            let wait = waits.entry(table.clone()).or_default();
+            let wait = memory.waits.entry(table.clone()).or_default();
             if wait.until.is_some_and(|until| Instant::now() < until) {
                 continue;
             }
@@ -110,6 +112,27 @@ impl<A: Fn() -> bool> Watch<A> {
         Ok(())
     }
 
+    /// What is to be done that was not seen to be done already.
+    async fn news(&self, clickhouse: &ClickHouse, memory: &mut Memory) -> anyhow::Result<Findings> {
+        let pipeline = &self.settings.sink.pipeline;
+        // One that failed is gone then.
+        let catalog = match memory.catalog.take() {
+            Some(catalog) => catalog,
+            None => CatalogSession::begin(&self.settings.postgres, "platform sink watch").await?,
+        };
+        let published = catalog.published(pipeline, &self.settings.tables).await?;
+        memory.catalog = Some(catalog);
+        let states = table_states::of_pipeline(clickhouse, pipeline).await?;
+        if memory.whole.as_ref().is_some_and(|whole| whole.is_still_so(&published, &states)) {
+            return Ok(Findings::default());
+        }
+        let mirrors = mirror::mirrors(clickhouse).await?;
+        let findings = find(&published, &mirrors, &states);
+        let nothing_to_do = findings == Findings::default();
+        memory.whole = nothing_to_do.then(|| Whole { published, states, seen_at: Instant::now() });
+        Ok(findings)
+    }
+
     /// Loads a table, unless a load that ended since the look has done so: what was `loading` then was not interrupted.
     async fn load(&self, clickhouse: &ClickHouse, table: &TableName) -> anyhow::Result<bool> {
         let client = begin(&self.settings).await?;
@@ -126,8 +149,28 @@ impl<A: Fn() -> bool> Watch<A> {
         let published = table_shapes::published(client, pipeline, &self.settings.tables).await?;
         let mirrors = mirror::mirrors(clickhouse).await?;
         let states = table_states::of_pipeline(clickhouse, pipeline).await?;
-        let refused: Vec<&TableName> = published.refused.iter().map(|(name, _)| name).collect();
-        Ok(find(&published.tables, &refused, &mirrors, &states))
+        Ok(find(&published, &mirrors, &states))
+    }
+}
+
+/// What one look leaves for the next.
+#[derive(Default)]
+struct Memory {
+    catalog: Option<CatalogSession>,
+    whole: Option<Whole>,
+    waits: HashMap<TableName, Wait>,
+}
+
+/// The tables when there was nothing to do about them.
+struct Whole {
+    published: Published,
+    states: BTreeMap<String, Stored>,
+    seen_at: Instant,
+}
+
+impl Whole {
+    fn is_still_so(&self, published: &Published, states: &BTreeMap<String, Stored>) -> bool {
+        self.seen_at.elapsed() < MIRRORS_AGE_MAX && (&self.published, &self.states) == (published, states)
     }
 }
 
@@ -154,15 +197,10 @@ impl<A> std::fmt::Debug for Watch<A> {
     }
 }
 
-fn find(
-    published: &[Table],
-    refused: &[&TableName],
-    mirrors: &BTreeMap<String, Mirror>,
-    states: &BTreeMap<String, Stored>,
-) -> Findings {
+fn find(published: &Published, mirrors: &BTreeMap<String, Mirror>, states: &BTreeMap<String, Stored>) -> Findings {
     let mut findings = Findings::default();
     let nothing = Mirror::default();
-    for table in published {
+    for table in &published.tables {
         let name = table.name().mirror_name();
         let state = states.get(&name).map(|stored| stored.state);
         let compared = compare(mirrors.get(&name).unwrap_or(&nothing), table);
@@ -189,10 +227,10 @@ fn find(
         };
         findings.load.extend(load.map(|why| (table.name().clone(), why)));
     }
-    let there = |name: &String| {
-        published.iter().map(Table::name).chain(refused.iter().copied()).any(|table| table.mirror_name() == *name)
-    };
-    let gone = states.iter().filter(|(name, stored)| stored.state != TableState::Left && !there(name));
+    let refused = published.refused.iter().map(|(name, _)| name);
+    let there: HashSet<String> =
+        published.tables.iter().map(Table::name).chain(refused).map(TableName::mirror_name).collect();
+    let gone = states.iter().filter(|(name, stored)| stored.state != TableState::Left && !there.contains(*name));
     findings.left = gone.map(|(name, _)| name.clone()).collect();
     findings
 }

@@ -104,6 +104,7 @@ async fn a_sink_is_paused_goes_back_and_halts_under_writes_and_loses_nothing() {
 
     pause_and_resume(&stack, &hands).await;
     tables.assert_equal(&hands, "after a pause").await;
+    beat(&stack, &hands).await;
     go_back(&stack, &hands, &tables).await;
     refuse(&stack, &hands).await;
     halt_and_mend(&stack, &hands).await;
@@ -142,6 +143,34 @@ async fn pause_and_resume(stack: &Stack, hands: &Hands) {
     assert_eq!(command(stack, &["sink", "resume"]).json()["status"], "unchanged");
     runs(stack).await;
     assert!(writer.stop(hands).await > 50);
+    hands.caught_up().await;
+}
+
+/// The connector raises the heartbeat each second, and the sink while the connector does not.
+async fn beat(stack: &Stack, hands: &Hands) {
+    let heart = || async {
+        let sql = "select counter, (extract(epoch from beat_at) * 1000)::bigint from platform.heartbeat";
+        let row = hands.postgres.query_one(sql, &[]).await.expect("a heartbeat");
+        (row.get::<_, i64>(0), row.get::<_, i64>(1))
+    };
+    let (first, begun_ms) = heart().await;
+    wait_until("it beats", CATCH_UP, || async { heart().await.0 >= first + 10 }).await;
+    let (last, ended_ms) = heart().await;
+    let beat_ms = (ended_ms - begun_ms) / (last - first);
+    assert!(beat_ms >= 700, "{beat_ms} ms a beat: both of them raise it");
+
+    let tell = async |what: &str| {
+        let url = format!("{}/connectors/platform/{what}", stack.connect_url());
+        let told = reqwest::Client::new().put(url).send().await.expect("an answer");
+        assert!(told.status().is_success(), "{told:?}");
+    };
+    tell("stop").await;
+    let rests = "select not active from pg_replication_slots where slot_name = 'platform'";
+    let rests = || async { hands.postgres.query_one(rests, &[]).await.expect("a slot").get(0) };
+    wait_until("the connector rests", CATCH_UP, rests).await;
+    let (stood, _) = heart().await;
+    wait_until("it beats without the connector", CATCH_UP, || async { heart().await.0 >= stood + 3 }).await;
+    tell("resume").await;
     hands.caught_up().await;
 }
 

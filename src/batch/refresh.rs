@@ -2,10 +2,12 @@
 //! `platform etl`, without asking PostgreSQL for more than the lock.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
 use metrics::{counter, gauge, histogram};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,8 @@ const ROUND: Duration = Duration::from_secs(2);
 const STALE_MAX: usize = 1_000;
 /// Age up to which a read serves another aggregate too: an older one would make the bucket less fresh than a read of its own.
 const READ_AGE_MAX: Duration = Duration::from_secs(1);
+/// Time between two looks while everything is built: what the sink marks is told at once, what others mark (a load, a repair) is not.
+const IDLE_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Time between two counts of the dirty buckets, for the metric.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
 
@@ -41,6 +45,8 @@ pub struct Refresher<A> {
     pub aggregates: Vec<Aggregate>,
     /// Whether this sink is the one that writes.
     pub is_active: A,
+    /// Rings when that sink has marked buckets.
+    pub marked: Arc<Notify>,
     /// Ends a build between two steps.
     pub shutdown: Shutdown,
     /// Ends the refresher.
@@ -70,7 +76,7 @@ struct Read {
 }
 
 impl<A: Fn() -> bool> Refresher<A> {
-    /// Looks every `etl.refresh_interval_ms`, until cancelled.
+    /// Looks every `etl.refresh_interval_ms` while something is to be built, until cancelled.
     pub async fn run(self) {
         let on = self.settings.etl.refresh_interval_ms > 0;
         let interval =
@@ -79,6 +85,10 @@ impl<A: Fn() -> bool> Refresher<A> {
         let refreshing = async {
             loop {
                 tokio::time::sleep(interval).await;
+                if memory.idle.is_some() {
+                    // A mark that was made before is told too, at worst once in vain.
+                    drop(tokio::time::timeout(IDLE_LOOK_EVERY, self.marked.notified()).await);
+                }
                 if !(self.is_active)() {
                     // What another sink has done meanwhile is not known.
                     memory = Memory::default();

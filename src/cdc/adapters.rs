@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Notify;
 use tokio_postgres::Client;
 
 use super::ports::{Clock, Origin, Reread, Store};
@@ -27,6 +28,8 @@ pub(super) struct ClickHouseStore {
     pub(super) pipeline: String,
     /// Position of the checkpoint that ClickHouse has acknowledged last: it must still be there.
     pub(super) acknowledged: Mutex<u128>,
+    /// Rung behind every mark.
+    pub(super) marked: Arc<Notify>,
 }
 
 #[async_trait]
@@ -40,11 +43,15 @@ impl Store for ClickHouseStore {
     }
 
     async fn mark_whole(&self, aggregate: &str, batch: u64) -> Result<(), Error> {
-        dirty_buckets::mark_whole(&self.clickhouse, aggregate, batch).await
+        dirty_buckets::mark_whole(&self.clickhouse, aggregate, batch).await?;
+        self.marked.notify_one();
+        Ok(())
     }
 
     async fn mark(&self, table: &Table, marks: &Marks<'_>, rows: (&Block, &[usize]), batch: u64) -> Result<(), Error> {
-        dirty_buckets::mark(&self.clickhouse, table, marks, rows, batch).await
+        dirty_buckets::mark(&self.clickhouse, table, marks, rows, batch).await?;
+        self.marked.notify_one();
+        Ok(())
     }
 
     async fn tables_with_parked_rows(&self) -> Result<BTreeSet<String>, Error> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use metrics::counter;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +41,8 @@ pub(super) struct Desk {
     pub(super) cancelled: CancellationToken,
     /// What is computed from the tables.
     pub(super) buckets: Arc<Buckets>,
+    /// Rung when some of it has been marked.
+    pub(super) marked: Arc<Notify>,
     holder: String,
     /// What PostgreSQL knows of this sink.
     recorded: Mutex<Option<SinkState>>,
@@ -56,8 +59,8 @@ impl Desk {
         buckets: Arc<Buckets>,
     ) -> Self {
         let holder = format!("{}:{}", sinks::host(), std::process::id());
-        let (recorded, failed) = (Mutex::default(), Mutex::default());
-        Self { settings, clickhouse, status, cancelled, buckets, holder, recorded, failed }
+        let (recorded, failed, marked) = (Mutex::default(), Mutex::default(), Arc::default());
+        Self { settings, clickhouse, status, cancelled, buckets, marked, holder, recorded, failed }
     }
 
     /// Time between two looks at the requests.
@@ -256,6 +259,7 @@ impl Desk {
             clickhouse: self.clickhouse.clone(),
             pipeline: self.pipeline().to_owned(),
             acknowledged: Mutex::new(from.position()),
+            marked: Arc::clone(&self.marked),
         };
         let origin = PostgresOrigin { settings: self.settings.postgres.clone(), client: tokio::sync::Mutex::new(None) };
         Writer {

@@ -92,6 +92,11 @@ impl Pipeline {
         Arc::clone(&self.changed)
     }
 
+    /// Rings when the sink has marked buckets of statistics that have to be built anew.
+    pub fn marked(&self) -> Arc<Notify> {
+        Arc::clone(&self.desk.marked)
+    }
+
     /// Runs until cancelled. A halt stays, visibly, until a load or a rewind has moved the checkpoint, an operator says to try
     /// again, or the process is restarted.
     pub async fn run(&self) {

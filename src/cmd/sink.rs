@@ -129,6 +129,7 @@ async fn follow(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
             let status = status.clone();
             move || status.is_running()
         },
+        marked: pipeline.marked(),
         shutdown,
         cancelled: cancelled.clone(),
     };

@@ -11,8 +11,8 @@ use crate::support::stack::finish;
 use crate::support::wait::wait_until;
 use crate::support::{Options, Stack, processes};
 
-/// A task takes some seconds to start, and tests of others run beside it.
-const RUN_TIMEOUT: Duration = Duration::from_secs(180);
+/// A task takes some seconds to start, and beside tests of others on a slow machine some minutes.
+const RUN_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Airflow's REST interface.
 struct Airflow {

@@ -135,6 +135,8 @@ async fn a_real_day_succeeds(stack: &Stack, api: &Airflow) {
     let conf = r#"{"date":"2026-03-02","rows":500}"#;
     let command = airflow(stack, &["dags", "test", "platform_daily", "--conf", conf]);
     let tested = tokio::task::spawn_blocking(move || finish(command)).await.expect("ended");
+    // Shown if the test fails: why a task did.
+    println!("{}\n{}", tested.stdout, tested.stderr);
     let runs = api.get("dags/platform_daily/dagRuns?order_by=-run_after&limit=20").await.expect("runs");
     let run = runs["dag_runs"].as_array().expect("a list").iter().find(|run| run["conf"]["date"] == "2026-03-02");
     let run = run.unwrap_or_else(|| panic!("no run: {tested:?}"))["dag_run_id"].as_str().expect("an id").to_owned();

@@ -111,8 +111,8 @@ pub async fn published(
     read(client, COLUMNS, publication, configured).await
 }
 
-/// A session for who reads the published tables again and again: beginning one and planning the statement costs PostgreSQL ten
-/// times as much as the answer.
+/// A session for who reads the published tables again and again: planning the statement alone costs PostgreSQL more than the
+/// answer, 10 and 7 ms, and beginning a session comes on top.
 #[derive(Debug)]
 pub struct CatalogSession {
     client: Client,
@@ -128,6 +128,11 @@ impl CatalogSession {
         let client = postgres::connect(settings, application_name).await?;
         let columns = client.prepare(COLUMNS).await.context("preparing to read the published tables")?;
         Ok(Self { client, columns })
+    }
+
+    /// Whether its connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
     }
 
     /// As the function of this name.

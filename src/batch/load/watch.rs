@@ -117,8 +117,8 @@ impl<A: Fn() -> bool> Watch<A> {
         let pipeline = &self.settings.sink.pipeline;
         // One that failed is gone then.
         let catalog = match memory.catalog.take() {
-            Some(catalog) => catalog,
-            None => CatalogSession::begin(&self.settings.postgres, "platform sink watch").await?,
+            Some(catalog) if !catalog.is_closed() => catalog,
+            _ => CatalogSession::begin(&self.settings.postgres, "platform sink watch").await?,
         };
         let published = catalog.published(pipeline, &self.settings.tables).await?;
         memory.catalog = Some(catalog);

@@ -100,7 +100,7 @@ where
     F: Future<Output = ApiResult<Computed>> + Send + 'static,
 {
     let Some(key) = key else {
-        let computed = compute.await?;
+        let computed = state.shared.answers.compute(compute).await?;
         let mut response = head(HttpResponse::Ok(), subject);
         return Ok(finish(&mut response, subject, computed));
     };
@@ -159,8 +159,8 @@ pub(super) fn owned(values: &[(&str, Option<String>)]) -> Owned {
 
 async fn compute(shared: Arc<Shared>, endpoint: Endpoint, parameters: Owned, format: Format) -> ApiResult<Computed> {
     let began = Instant::now();
-    let sql = shared.ranges.statement(&shared.clickhouse, &endpoint).await?;
-    let bytes = select(&shared.clickhouse, &sql, &parameters, format).await?;
+    let sql = shared.ranges.statement(&shared.clickhouse_of_answers, &endpoint).await?;
+    let bytes = select(&shared.clickhouse_of_answers, &sql, &parameters, format).await?;
     let body = match format {
         Format::Json => {
             serde_json::to_vec(&results::result_set(&bytes, began.elapsed())?).map_err(ApiError::internal)?.into()

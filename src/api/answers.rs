@@ -232,16 +232,24 @@ impl Answers {
         (flight, Served::Miss)
     }
 
-    /// Computes in a task of its own, which ends when nobody waits for it.
-    fn fly<F>(&self, key: Key, compute: F) -> impl Future<Output = ApiResult<Answer>> + Send + use<F>
+    /// Computes an answer that is not to be given again, in a task of its own, which ends when nobody waits for it.
+    ///
+    /// # Errors
+    /// Those of `compute`.
+    pub(super) fn compute<F>(&self, compute: F) -> impl Future<Output = ApiResult<Computed>> + Send + use<F>
     where
         F: Future<Output = ApiResult<Computed>> + Send + 'static,
     {
         let task = AbortOnDropHandle::new(self.runtime.spawn(compute));
-        async move {
-            let computed = task.await.map_err(|error| ApiError::internal(format!("a query's task: {error}")))??;
-            Ok(Answer::new(key, computed))
-        }
+        async move { task.await.map_err(|error| ApiError::internal(format!("a query's task: {error}")))? }
+    }
+
+    fn fly<F>(&self, key: Key, compute: F) -> impl Future<Output = ApiResult<Answer>> + Send + use<F>
+    where
+        F: Future<Output = ApiResult<Computed>> + Send + 'static,
+    {
+        let computed = self.compute(compute);
+        async move { Ok(Answer::new(key, computed.await?)) }
     }
 }
 

@@ -115,7 +115,7 @@ pub(crate) async fn list_dead_letters(
     let filter =
         Filter { pipeline: &state.shared.pipeline, table: &table, state: if wanted == "any" { "" } else { wanted } };
     let after = after.as_ref().map(|(micros, id)| (*micros, id.as_str()));
-    let mut letters = dead_letters::page(&state.shared.clickhouse, filter, after, limit.saturating_add(1)).await?;
+    let mut letters = dead_letters::page(&state.clickhouse, filter, after, limit.saturating_add(1)).await?;
     let more = letters.len() > usize::try_from(limit)?;
     letters.truncate(usize::try_from(limit)?);
     let next = letters.last().filter(|_| more).map(|last| {
@@ -158,7 +158,7 @@ pub(crate) async fn get_dead_letter(
 async fn find(worker: &Worker, id: &str) -> ApiResult<Letter> {
     let none = || ApiError::new(Code::NotFound, "there is no dead letter with this id");
     let id = URL_SAFE_NO_PAD.decode(id).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(none)?;
-    let found = dead_letters::get(&worker.shared.clickhouse, &worker.shared.pipeline, &id).await?;
+    let found = dead_letters::get(&worker.clickhouse, &worker.shared.pipeline, &id).await?;
     found.ok_or_else(none)
 }
 

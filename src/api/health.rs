@@ -78,7 +78,7 @@ pub(super) async fn checks(worker: &Worker) -> Vec<Check> {
             worker.postgres().await?.simple_query("select 1").await.map(drop).map_err(Into::into)
         }),
         check("clickhouse", "ClickHouse", async {
-            let client = worker.shared.clickhouse.with_timeout(PROBE_LIMIT);
+            let client = worker.clickhouse.with_timeout(PROBE_LIMIT);
             client.fetch_bytes("select 1", &[], "TSV").await.map(drop).map_err(Into::into)
         }),
     );

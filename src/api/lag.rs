@@ -57,7 +57,7 @@ pub(crate) async fn get_lag(state: State, _caller: Caller<Read>, request: HttpRe
     let word = query.word("range", &RANGES.map(|(word, ..)| word)).unwrap_or("1h");
     query.finish()?;
     let (range, seconds, step_s) = RANGES.into_iter().find(|(known, ..)| *known == word).unwrap_or(("1h", 3_600, 10));
-    let history = lag_history::read(&state.shared.clickhouse, &state.shared.pipeline, seconds, step_s).await?;
+    let history = lag_history::read(&state.clickhouse, &state.shared.pipeline, seconds, step_s).await?;
     let point = |sample: lag_history::Sample| LagPoint {
         time: format_moment(sample.at),
         lag_ms: sample.lag_ms,

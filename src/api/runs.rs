@@ -187,7 +187,7 @@ async fn list(state: &State, mut query: Query, filter: RunFilter<'_>) -> ApiResu
         let parsed = || Some((place.first()?.parse().ok()?, place.get(1)?.as_str()));
         parsed().ok_or_else(|| ApiError::new(Code::InvalidCursor, "the cursor was not made for this list"))
     });
-    let mut found = runs::list(&state.shared.clickhouse, filter, after.transpose()?, limit.saturating_add(1)).await?;
+    let mut found = runs::list(&state.clickhouse, filter, after.transpose()?, limit.saturating_add(1)).await?;
     let more = found.len() > usize::try_from(limit)?;
     found.truncate(usize::try_from(limit)?);
     let next = found.last().filter(|_| more).map(|last| {
@@ -240,7 +240,7 @@ async fn one(state: &State, request: &HttpRequest, id: &str, job: &str) -> ApiRe
     negotiate(request, &[JSON])?;
     let none = || ApiError::new(Code::NotFound, "there is no run with this id");
     let id = uuid::Uuid::try_parse(id).map_err(|_| none())?;
-    let run = runs::get(&state.shared.clickhouse, job, id).await?;
+    let run = runs::get(&state.clickhouse, job, id).await?;
     Ok(HttpResponse::Ok().json(Run::from(run.ok_or_else(none)?)))
 }
 

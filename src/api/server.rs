@@ -84,10 +84,9 @@ pub async fn start(settings: &Settings, shutdown: &Shutdown) -> anyhow::Result<R
     // A pool that cannot be made is a wrong setting: found here, not in a worker.
     let limits = limits(settings);
     Pool::new(&settings.postgres, limits)?;
-    let postgres = settings.postgres.clone();
-    let for_workers = Arc::clone(&shared);
+    let (for_workers, settings_of_workers) = (Arc::clone(&shared), settings.clone());
     let make_app = move || {
-        let worker = worker(&for_workers, &postgres, limits);
+        let worker = worker(&for_workers, &settings_of_workers, limits);
         let (app, _) = routes(App::new().app_data(worker)).split_for_parts();
         // The wrap that is written last runs first.
         app.wrap(Compress::default()).wrap(from_fn(entity_tags::by_coding)).wrap(from_fn(envelope))
@@ -134,15 +133,13 @@ async fn listen(api: &config::Api) -> anyhow::Result<TcpListener> {
 
 fn share(settings: &Settings, metrics: PrometheusHandle, shutdown: &Shutdown) -> anyhow::Result<Shared> {
     let endpoints = endpoints::load(&settings.api.endpoints_dir)?;
-    let clickhouse = ClickHouse::new(&settings.clickhouse)?;
-    let limited = clickhouse.with_timeout(Duration::from_millis(settings.api.query_timeout_ms));
     let document = document(&endpoints);
     let json = serde_json::to_vec(&document).context("writing the OpenAPI document")?;
     Ok(Shared {
         settings: settings.api.clone(),
         pipeline: settings.sink.pipeline.clone(),
-        replica: Replica::start(clickhouse, settings.sink.pipeline.clone(), shutdown),
-        clickhouse: limited,
+        replica: Replica::start(ClickHouse::new(&settings.clickhouse)?, settings.sink.pipeline.clone(), shutdown),
+        clickhouse_of_answers: request_clickhouse(settings)?,
         buckets: Buckets::new(settings.api.rate_limit_requests, settings.api.rate_limit_window_s),
         origins: Origins::parse(&settings.api.cors_origins)?,
         endpoints,
@@ -176,10 +173,16 @@ fn limits(settings: &Settings) -> Limits {
     }
 }
 
+/// ClickHouse with the limit of a request.
+fn request_clickhouse(settings: &Settings) -> anyhow::Result<ClickHouse> {
+    Ok(ClickHouse::new(&settings.clickhouse)?.with_timeout(Duration::from_millis(settings.api.query_timeout_ms)))
+}
+
 /// Called in each worker's thread.
-#[expect(clippy::expect_used, reason = "the same settings made a pool when the server started")]
-fn worker(shared: &Arc<Shared>, postgres: &config::Postgres, limits: Limits) -> State {
-    let pool = Pool::new(postgres, limits).expect("settings that were checked at the start");
+#[expect(clippy::expect_used, reason = "the same settings made both clients when the server started")]
+fn worker(shared: &Arc<Shared>, settings: &Settings, limits: Limits) -> State {
+    let pool = Pool::new(&settings.postgres, limits).expect("settings that were checked at the start");
+    let clickhouse = request_clickhouse(settings).expect("settings that were checked at the start");
     shared.pools.lock().unwrap_or_else(PoisonError::into_inner).push(pool.clone());
     let api = &shared.settings;
     let part = |all: usize| all.div_ceil(worker_count(api.workers));
@@ -187,6 +190,7 @@ fn worker(shared: &Arc<Shared>, postgres: &config::Postgres, limits: Limits) -> 
         shared: Arc::clone(shared),
         creations: SharedInserts::new(pool.clone(), part(api.postgres_waiting_max), shared.time_max()),
         pool,
+        clickhouse,
         keys: KeyCache::default(),
         durations: Durations::default(),
         in_flight: Places::new(part(api.in_flight_max)),

@@ -1,4 +1,4 @@
-//! What handlers share: one `Shared` a process, one `Worker` with its own PostgreSQL pool an actix worker.
+//! What handlers share: one `Shared` a process, one `Worker` with its own connections an actix worker.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,8 +41,8 @@ pub(super) struct Shared {
     pub settings: config::Api,
     /// Name of the pipeline whose checkpoints tell how fresh the mirror is.
     pub pipeline: String,
-    /// ClickHouse with the limit of a request.
-    pub clickhouse: ClickHouse,
+    /// ClickHouse with the limit of a request, for what `answers` computes: it ends later than any worker.
+    pub clickhouse_of_answers: ClickHouse,
     /// How far the mirror is.
     pub replica: Replica,
     /// Rate limits of keys.
@@ -86,6 +86,9 @@ pub(super) struct Worker {
     pub shared: Arc<Shared>,
     /// This worker's connections.
     pub pool: Pool,
+    /// ClickHouse with the limit of a request. Its own as well: a connection ends with the runtime that opened it, and at the end of
+    /// the process an idle worker goes before one that still answers.
+    pub clickhouse: ClickHouse,
     /// API keys looked up lately.
     pub keys: KeyCache,
     /// Durations of requests, by route.

@@ -160,7 +160,7 @@ pub(crate) async fn get_daily(state: State, _caller: Caller<Read>, request: Http
     let key = version.map(|(rows, builds)| Key { question, version: rows ^ builds.rotate_left(1) });
     let headers = if freshness == Freshness::Hybrid { consistency::freshness(&gate.seen) } else { Vec::new() };
     let work = Work {
-        clickhouse: shared.clickhouse.clone(),
+        clickhouse: shared.clickhouse_of_answers.clone(),
         aggregate,
         sql: shared.daily.sql.clone(),
         parameters: owned(&values),

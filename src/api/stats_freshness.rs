@@ -95,7 +95,7 @@ pub(crate) async fn get_freshness(
     });
     let mut aggregates = Vec::new();
     for aggregate in &shared.aggregates {
-        let known = day_states::freshness(&shared.clickhouse, aggregate).await?;
+        let known = day_states::freshness(&state.clickhouse, aggregate).await?;
         aggregates.push(AggregateFreshness {
             aggregate: aggregate.name.clone(),
             table: aggregate.table.mirror_name(),

@@ -98,7 +98,9 @@ impl Connect {
     pub fn new(settings: &config::Connect) -> anyhow::Result<Self> {
         let url = config::required(&settings.url, "connect.url", "PLATFORM__CONNECT__URL")?;
         let timeout = Duration::from_millis(settings.request_timeout_ms);
-        let http = reqwest::Client::builder().timeout(timeout).connect_timeout(timeout).no_proxy().build()?;
+        // Requests are rare, and a connection that is kept would end with the worker of the API that opened it.
+        let http = reqwest::Client::builder().timeout(timeout).connect_timeout(timeout).pool_max_idle_per_host(0);
+        let http = http.no_proxy().build()?;
         Ok(Self { http, url: url.trim_end_matches('/').to_owned() })
     }
 

@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reqwest::Method;
@@ -107,26 +108,35 @@ async fn waits_for_locks_and_connections_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_the_end_requests_in_flight_get_their_answers() {
     let folder = tempfile::tempdir().expect("a folder");
-    let slow = "-- summary: x\n-- table: one\nselect sum(sleepEachRow(0.5)) as in_flight from numbers(10) settings max_block_size = 1";
+    let slow = "-- summary: x\n-- table: one\n-- param n UInt32 required: n\n\
+                select sum(sleepEachRow(0.5)) as in_flight, max({n:UInt32}) as n from numbers(10) settings max_block_size = 1";
     std::fs::write(folder.path().join("slow.sql"), slow).expect("written");
-    let mut api = Api::start_with(|settings| settings.api.endpoints_dir = folder.path().display().to_string()).await;
-    // A connection that is open before the end and asks during the notice.
-    assert_eq!(api.get("/readyz").await.status, 200);
+    let mut api = Api::start_with(|settings| {
+        settings.api.endpoints_dir = folder.path().display().to_string();
+        // Most of them are idle at the end, and end before those that still answer.
+        settings.api.workers = 12;
+        settings.api.postgres_connections_per_worker = 1;
+    })
+    .await;
+    // Connections that are open before the end, to every worker; each of them has asked ClickHouse.
+    let looks = join_all((0..36).map(|_| api.get("/readyz"))).await;
+    assert!(looks.iter().all(|look| look.status == 200), "{looks:?}");
     let said_so = AtomicBool::new(false);
     let ended = AtomicBool::new(false);
     let running = api.running.take().expect("it runs");
-    let (answer, (), ()) = tokio::join!(
+    let (answers, (), ()) = tokio::join!(
         async {
-            let answer = api.get("/v1/analytics/slow").await;
-            assert!(!ended.load(Ordering::SeqCst), "the answer came before the end");
-            answer
+            let ask = async |n: u32| api.get(&format!("/v1/analytics/slow?n={n}")).await;
+            let answers = join_all((1..=6).map(ask)).await;
+            assert!(!ended.load(Ordering::SeqCst), "the answers came before the end");
+            answers
         },
         async {
             let engine = api.clickhouse().await;
-            wait_until("the query runs", Duration::from_secs(20), || async {
+            wait_until("the queries run", Duration::from_secs(20), || async {
                 let sql = "select 1 as one from system.processes where query like '%in_flight%' \
                            and query not like '%system.processes%'";
-                engine.fetch_all::<serde_json::Value>(sql, &[]).await.is_ok_and(|rows| !rows.is_empty())
+                engine.fetch_all::<serde_json::Value>(sql, &[]).await.is_ok_and(|rows| rows.len() == 6)
             })
             .await;
             api.shutdown.token().cancel();
@@ -139,7 +149,9 @@ async fn at_the_end_requests_in_flight_get_their_answers() {
             ended.store(true, Ordering::SeqCst);
         }
     );
-    assert_eq!(answer.status, 200, "{answer:?}");
+    for answer in answers {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
     assert!(said_so.load(Ordering::SeqCst));
     let refused = api.http.get(format!("http://{}/livez", api.address)).send().await;
     assert!(refused.is_err(), "nobody listens any more");

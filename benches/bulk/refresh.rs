@@ -70,7 +70,7 @@ async fn seen(clickhouse: &ClickHouse, wanted: u64) -> u64 {
             return sum;
         }
         assert!(begun.elapsed() < LIMIT, "the statistic stays at {sum}, {wanted} are wanted");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

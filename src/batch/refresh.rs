@@ -148,11 +148,14 @@ impl<A: Fn() -> bool> Refresher<A> {
         aggregate: &Aggregate,
         memory: &mut Memory,
     ) -> anyhow::Result<(Vec<Stale>, bool)> {
-        let Some(mirror) = MirrorTable::find(clickhouse, aggregate).await? else { return Ok((Vec::new(), true)) };
         let whole = dirty_buckets::whole(clickhouse, &aggregate.name).await?;
         // After a TRUNCATE or a load, and for a new file, also buckets that nobody has marked.
         let all = memory.whole_done.get(&aggregate.name) != Some(&whole) || !memory.published.contains(&aggregate.name);
-        let stale = stale_buckets::list(clickhouse, aggregate, all.then_some(&mirror), STALE_MAX).await?;
+        let mirror = if all { MirrorTable::find(clickhouse, aggregate).await? } else { None };
+        if all && mirror.is_none() {
+            return Ok((Vec::new(), true));
+        }
+        let stale = stale_buckets::list(clickhouse, aggregate, mirror.as_ref(), STALE_MAX).await?;
         memory.paces.keep(&aggregate.name, &stale);
         if all && stale.iter().all(|stale| stale.as_of.is_some_and(|as_of| as_of >= whole)) {
             self.publish(clickhouse, aggregate, memory).await?;

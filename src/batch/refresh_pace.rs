@@ -9,7 +9,7 @@ use super::aggregates::Stale;
 use crate::domain::RunDate;
 
 /// While changes keep coming a bucket rests so many times as long as its last build took.
-const REST: u32 = 3;
+const REST: u32 = 2;
 /// Wait after somebody else was at work on a bucket.
 const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait between two attempts of a build that fails.
@@ -124,19 +124,19 @@ mod tests {
     #[test]
     fn changes_that_keep_coming_are_built_by_what_a_build_costs() {
         let (mut paces, begun) = (Paces::default(), Instant::now());
-        paces.built("a", stale(0, None).bucket, begun, Duration::from_millis(200));
+        paces.built("a", stale(0, None).bucket, begun, Duration::from_millis(400));
         let times: Vec<u64> = (0..50_u64)
             .map(|step| step * 200)
             .filter(|ms| {
                 let now = begun + Duration::from_millis(*ms);
                 let is_due = due(&mut paces, &stale(100 + ms, Some(1)), now, 99 + ms);
                 if is_due {
-                    paces.built("a", stale(0, None).bucket, now, Duration::from_millis(200));
+                    paces.built("a", stale(0, None).bucket, now, Duration::from_millis(400));
                 }
                 is_due
             })
             .collect();
-        assert_eq!(times, (600..9_900).step_by(600).collect::<Vec<u64>>());
+        assert_eq!(times, (800..9_900).step_by(800).collect::<Vec<u64>>());
         paces.built("a", stale(0, None).bucket, begun, Duration::from_secs(60));
         assert!(!due(&mut paces, &stale(900, Some(1)), begun + Duration::from_secs(9), 800));
         assert!(due(&mut paces, &stale(901, Some(1)), begun + Duration::from_secs(10), 800), "never longer than that");

@@ -232,7 +232,8 @@ impl Answers {
         (flight, Served::Miss)
     }
 
-    /// Computes an answer that is not to be given again, in a task of its own, which ends when nobody waits for it.
+    /// Computes without keeping or sharing anything, in a task of its own on the runtime of the process, which ends when nobody waits
+    /// for it.
     ///
     /// # Errors
     /// Those of `compute`.

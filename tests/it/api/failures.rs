@@ -126,6 +126,7 @@ async fn at_the_end_requests_in_flight_get_their_answers() {
     let running = api.running.take().expect("it runs");
     let (answers, (), ()) = tokio::join!(
         async {
+            // Each another question: equal ones would share one query.
             let ask = async |n: u32| api.get(&format!("/v1/analytics/slow?n={n}")).await;
             let answers = join_all((1..=6).map(ask)).await;
             assert!(!ended.load(Ordering::SeqCst), "the answers came before the end");

@@ -1,5 +1,6 @@
 //! From the commit of a change to the statistic of its day that has it, at 1,000 changes a second, by the sink's refresher.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use platform::store::clickhouse::ClickHouse;
@@ -12,21 +13,25 @@ use crate::support::{Options, Stack};
 const RATE: u32 = 1_000;
 /// Changes of one transaction.
 const TOGETHER: u32 = 10;
-/// Posts that the day has before.
-const BEFORE: u64 = 100_000;
+/// Posts that the day has when the time begins to count; those of the warm-up are among them.
+const BEFORE: u32 = 100_000;
 const LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) async fn measure() -> Vec<Line> {
     let stack = Stack::start_with(Options::default());
     let clickhouse = engine::client(&stack);
-    stack.platform(&["generate", "--rows", &BEFORE.to_string(), "--date", "2026-01-05", "--seed", "3"]).json();
+    let seconds = |name, default| u32::try_from(knob(name, default)).expect("small");
+    // Kafka and Connect compile their code in their first minute of work.
+    let warm_up = RATE / TOGETHER * seconds("PLATFORM_BENCH_WARM_UP_SECONDS", 60);
+    let generated = BEFORE.saturating_sub(warm_up * TOGETHER).max(1);
+    stack.platform(&["generate", "--rows", &generated.to_string(), "--date", "2026-01-05", "--seed", "3"]).json();
     assert_eq!(stack.platform(&["etl", "--date", "2026-01-05", "--force"]).code, Some(0));
-    let before = seen(&clickhouse, BEFORE).await;
-    let seconds = u32::try_from(knob("PLATFORM_BENCH_SECONDS", 60)).expect("small");
-    let transactions = RATE / TOGETHER * seconds;
+    write(stack.settings().postgres, 0..warm_up).await;
+    let before = seen(&clickhouse, u64::from(generated + warm_up * TOGETHER)).await;
+    let transactions = RATE / TOGETHER * seconds("PLATFORM_BENCH_SECONDS", 60);
     let (sink, engine) = (stack.pid_of("sink"), stack.pid_of("clickhouse"));
     let (cpu, begun) = ((cpu_seconds(sink), cpu_seconds(engine)), Instant::now());
-    let writing = tokio::spawn(write(stack.settings().postgres, transactions));
+    let writing = tokio::spawn(write(stack.settings().postgres, warm_up..warm_up + transactions));
     let mut moments = Vec::new();
     let last = before + u64::from(transactions * TOGETHER);
     let mut count = before;
@@ -74,8 +79,8 @@ async fn seen(clickhouse: &ClickHouse, wanted: u64) -> u64 {
     }
 }
 
-/// Posts of one day, spread over its hours; the moment of each commit.
-async fn write(settings: platform::config::Postgres, transactions: u32) -> Vec<Instant> {
+/// Posts of one day, spread over its hours, by the numbers of their transactions; the moment of each commit.
+async fn write(settings: platform::config::Postgres, transactions: Range<u32>) -> Vec<Instant> {
     let client = postgres::connect(&settings, "bench").await.expect("connected");
     let sql = "insert into sentiment_social (platform, post_id, author, content, sentiment_label, sentiment_score, topic, lang, likes, posted_at) \
                select 'mastodon', 'bench-' || i, 'bench_' || i % 5000, 'content ' || i, 'neutral', 0.125, 'topic ' || i % 7, 'en', i % 50, \
@@ -83,7 +88,7 @@ async fn write(settings: platform::config::Postgres, transactions: u32) -> Vec<I
     let statement = client.prepare(sql).await.expect("prepared");
     let mut clock = tokio::time::interval(Duration::from_secs(1) * TOGETHER / RATE);
     let mut committed = Vec::new();
-    for transaction in 0..transactions {
+    for transaction in transactions {
         clock.tick().await;
         let first = i64::from(transaction * TOGETHER);
         client.execute(&statement, &[&first, &(first + i64::from(TOGETHER) - 1)]).await.expect("inserted");

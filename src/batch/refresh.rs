@@ -22,10 +22,11 @@ use crate::shutdown::Shutdown;
 use crate::store::clickhouse::ClickHouse;
 use crate::store::mirror_day::MirrorTable;
 use crate::store::results::{self, Shown};
+use crate::store::stale_buckets::{self, StaleBuckets};
 use crate::store::table_states::{self, TableState};
-use crate::store::{dirty_buckets, postgres, stale_buckets};
+use crate::store::{dirty_buckets, postgres};
 
-/// Time after which a round ends, and looks anew at what is most urgent.
+/// Time after which a round ends when a bucket has all that is made of its rows, and looks anew at what is most urgent.
 const ROUND: Duration = Duration::from_secs(2);
 /// Stale buckets of an aggregate that a round looks at, the latest first.
 const STALE_MAX: usize = 1_000;
@@ -123,14 +124,16 @@ impl<A: Fn() -> bool> Refresher<A> {
         memory.rounds = memory.rounds.wrapping_add(1);
         let first = memory.rounds % ours.len();
         ours.rotate_left(first);
-        let (mut rest, mut lists) = (0_usize, Vec::new());
-        for aggregate in ours {
+        let live = |aggregate: &&Aggregate| {
             let state = states.get(&aggregate.table.mirror_name()).map(|stored| stored.state);
-            if state != Some(TableState::Live) {
-                rest += 1;
-                continue;
-            }
-            let (stale, is_all) = self.list(&clickhouse, aggregate, memory).await?;
+            state == Some(TableState::Live)
+        };
+        let (live, others): (Vec<&Aggregate>, Vec<&Aggregate>) = ours.into_iter().partition(live);
+        let (mut rest, mut lists) = (others.len(), Vec::new());
+        let asked: Vec<_> = live.iter().map(|aggregate| (*aggregate, None)).collect();
+        let known = stale_buckets::list(&clickhouse, &asked, STALE_MAX).await?;
+        for (aggregate, known) in live.into_iter().zip(known) {
+            let (stale, is_all) = self.list(&clickhouse, aggregate, known, memory).await?;
             rest += stale.len() + usize::from(!is_all);
             lists.push((aggregate, stale));
         }
@@ -141,28 +144,30 @@ impl<A: Fn() -> bool> Refresher<A> {
         Ok(())
     }
 
-    /// The stale buckets of an aggregate, and whether it is known that there are no others.
+    /// The stale buckets of an aggregate, of which `known` are marked or built, and whether it is known that there are no others.
     async fn list(
         &self,
         clickhouse: &ClickHouse,
         aggregate: &Aggregate,
+        known: StaleBuckets,
         memory: &mut Memory,
     ) -> anyhow::Result<(Vec<Stale>, bool)> {
-        let whole = dirty_buckets::whole(clickhouse, &aggregate.name).await?;
-        // After a TRUNCATE or a load, and for a new file, also buckets that nobody has marked.
-        let all = memory.whole_done.get(&aggregate.name) != Some(&whole) || !memory.published.contains(&aggregate.name);
-        let mirror = if all { MirrorTable::find(clickhouse, aggregate).await? } else { None };
-        if all && mirror.is_none() {
-            return Ok((Vec::new(), true));
+        let name = &aggregate.name;
+        if memory.whole_done.get(name) == Some(&known.whole) && memory.published.contains(name) {
+            memory.paces.keep(name, &known.buckets);
+            return Ok((known.buckets, true));
         }
-        let stale = stale_buckets::list(clickhouse, aggregate, mirror.as_ref(), STALE_MAX).await?;
-        memory.paces.keep(&aggregate.name, &stale);
-        if all && stale.iter().all(|stale| stale.as_of.is_some_and(|as_of| as_of >= whole)) {
+        // After a TRUNCATE or a load, and for a new file, also buckets that nobody has marked.
+        let Some(mirror) = MirrorTable::find(clickhouse, aggregate).await? else { return Ok((Vec::new(), true)) };
+        let all = stale_buckets::list(clickhouse, &[(aggregate, Some(&mirror))], STALE_MAX).await?;
+        let StaleBuckets { whole, buckets: stale } = all.into_iter().next().unwrap_or_default();
+        memory.paces.keep(name, &stale);
+        if stale.iter().all(|stale| stale.as_of.is_some_and(|as_of| as_of >= whole)) {
             self.publish(clickhouse, aggregate, memory).await?;
-            memory.whole_done.insert(aggregate.name.clone(), whole);
+            memory.whole_done.insert(name.clone(), whole);
         }
         // Of a result that nobody sees yet more is known in the next round.
-        Ok((stale, !all))
+        Ok((stale, false))
     }
 
     /// Builds what is due until the round ends; gives how many buckets are fresh then.
@@ -175,14 +180,41 @@ impl<A: Fn() -> bool> Refresher<A> {
         let (begun, mut fresh) = (Instant::now(), 0);
         for group in groups {
             let mut read = None;
-            for due in group {
-                if begun.elapsed() > ROUND || !(self.is_active)() {
+            if begun.elapsed() > ROUND {
+                return Ok(fresh);
+            }
+            for due in self.due(group, &mut memory.paces) {
+                if !(self.is_active)() {
                     return Ok(fresh);
                 }
                 fresh += usize::from(self.refresh_bucket(clickhouse, due, &mut read, memory).await?);
             }
         }
         Ok(fresh)
+    }
+
+    /// Those of a group that have waited long enough; when one has, others come along.
+    fn due<'d>(&self, group: &'d [Due<'d>], paces: &mut Paces) -> Vec<&'d Due<'d>> {
+        let (pace, now) = (self.pace(), Instant::now());
+        for (aggregate, stale) in group {
+            paces.note(&aggregate.name, stale, now);
+        }
+        let is_due = |due: &&Due<'_>, together| paces.may_be_due(&due.0.name, &due.1, pace, now, together);
+        if !group.iter().any(|due| is_due(&due, false)) {
+            return Vec::new();
+        }
+        let mut due: Vec<&Due<'_>> = group.iter().filter(|due| is_due(due, true)).collect();
+        // What is soon done does not wait for the rest: a day's statistic is small, those of its hours are many.
+        due.sort_by_key(|(aggregate, _)| paces.rows_out(&aggregate.name));
+        due
+    }
+
+    fn pace(&self) -> Pace {
+        let etl = &self.settings.etl;
+        Pace {
+            quiet: Duration::from_millis(etl.refresh_quiet_ms),
+            longest: Duration::from_millis(etl.refresh_wait_ms_max),
+        }
     }
 
     async fn publish(&self, clickhouse: &ClickHouse, aggregate: &Aggregate, memory: &mut Memory) -> anyhow::Result<()> {
@@ -202,7 +234,8 @@ impl<A: Fn() -> bool> Refresher<A> {
         Ok(())
     }
 
-    /// Builds a bucket if it is due, out of what was `read` of its rows a moment before, or leaves that there; says whether it is fresh now.
+    /// Builds a bucket if the mirror has what it waits for, out of what was `read` of its rows a moment before, or leaves that there; says
+    /// whether it is fresh now.
     async fn refresh_bucket(
         &self,
         clickhouse: &ClickHouse,
@@ -210,17 +243,9 @@ impl<A: Fn() -> bool> Refresher<A> {
         read: &mut Option<Read>,
         memory: &mut Memory,
     ) -> anyhow::Result<bool> {
-        let etl = &self.settings.etl;
-        let pace = Pace {
-            quiet: Duration::from_millis(etl.refresh_quiet_ms),
-            longest: Duration::from_millis(etl.refresh_wait_ms_max),
-        };
-        if !memory.paces.may_be_due(&aggregate.name, stale, pace, Instant::now()) {
-            return Ok(false);
-        }
         let read = self.read(clickhouse, read).await?;
         let position = read.position;
-        if !memory.paces.is_due(&aggregate.name, stale, pace, Instant::now(), position.batch) {
+        if !memory.paces.is_due(&aggregate.name, stale, self.pace(), Instant::now(), position.batch) {
             return Ok(false);
         }
         let client = self.client(memory).await?;
@@ -233,6 +258,10 @@ impl<A: Fn() -> bool> Refresher<A> {
             Ok(Some(Outcome::Moved) | None) => "busy",
             Err(error) if matches!(error.downcast_ref(), Some(Failure::Busy(_))) => "busy",
             Err(_) => "failed",
+        };
+        let rows_out = match &built {
+            Ok(Some(Outcome::Built(build) | Outcome::Unchanged(build))) => build.rows_out,
+            _ => 0,
         };
         counter!("platform_refresh_buckets_total", "outcome" => outcome).increment(1);
         match outcome {
@@ -251,7 +280,7 @@ impl<A: Fn() -> bool> Refresher<A> {
                 );
             }
             _ => {
-                memory.paces.built(&aggregate.name, stale.bucket, Instant::now(), begun.elapsed());
+                memory.paces.built(&aggregate.name, stale.bucket, Instant::now(), (begun.elapsed(), rows_out));
                 let fresh = position.batch >= stale.mark;
                 if fresh && let Some(noted_at) = stale.noted_at {
                     let delay = (Utc::now() - noted_at).to_std().unwrap_or_default();
@@ -296,6 +325,7 @@ impl<A: Fn() -> bool> Refresher<A> {
         aggregates::refuse_unready(clickhouse, &aggregate.table, position).await?;
         let Some(lock) = BucketLock::acquire(client, &aggregate.name, day).await? else { return Ok(None) };
         let (pipeline, shutdown) = (self.settings.sink.pipeline.as_str(), &self.shutdown);
+        // Whatever is remembered, the view may be gone since.
         let (force, exact, is_shown) = (false, false, false);
         let request =
             Request { clickhouse, pipeline, aggregate, day, lock: &lock, position, force, exact, is_shown, shutdown };
@@ -309,17 +339,11 @@ impl<A: Fn() -> bool> Refresher<A> {
             return;
         }
         memory.counted_at = Some(Instant::now());
-        let mut sum = 0;
-        for aggregate in &self.aggregates {
-            match stale_buckets::count(clickhouse, aggregate).await {
-                Ok(count) => sum += count,
-                Err(error) => {
-                    tracing::debug!(error = %error, "the dirty buckets cannot be counted");
-                    return;
-                }
-            }
+        let aggregates: Vec<&Aggregate> = self.aggregates.iter().collect();
+        match stale_buckets::count(clickhouse, &aggregates).await {
+            #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
+            Ok(count) => gauge!("platform_dirty_buckets").set(count as f64),
+            Err(error) => tracing::debug!(error = %error, "the dirty buckets cannot be counted"),
         }
-        #[expect(clippy::cast_precision_loss, reason = "metrics are floats")]
-        gauge!("platform_dirty_buckets").set(sum as f64);
     }
 }

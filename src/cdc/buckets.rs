@@ -48,11 +48,16 @@ impl Buckets {
         self.0.contains_key(table)
     }
 
-    /// The aggregates over a table, each with the place of its bucket's column. An aggregate whose column is not there cannot be
-    /// built, whoever tries.
-    pub(super) fn of<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (&'a str, usize)> {
-        let sources = self.0.get(table.name()).into_iter().flatten();
-        sources.filter_map(|source| Some((source.aggregate.as_str(), table.position(&source.column)?)))
+    /// The aggregates over a table by the place of their bucket's column. An aggregate whose column is not there cannot be built,
+    /// whoever tries.
+    pub(super) fn of(&self, table: &Table) -> BTreeMap<usize, Vec<&str>> {
+        let mut columns: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for source in self.0.get(table.name()).into_iter().flatten() {
+            if let Some(column) = table.position(&source.column) {
+                columns.entry(column).or_default().push(source.aggregate.as_str());
+            }
+        }
+        columns
     }
 }
 
@@ -72,7 +77,7 @@ impl Left {
             // Nobody has seen the key since its row was deleted. A deleted row's before-image may be made up: the mirror is asked.
             (RowKind::Insert | RowKind::Delete, _) => {}
             (RowKind::Update, Some(before)) => {
-                for (_, column) in buckets.of(table) {
+                for column in buckets.of(table).into_keys() {
                     let field = table.columns().get(column);
                     match field.and_then(|field| field.bucket_in(before)) {
                         Some(bucket) => self.known.entry(column).or_default().extend(bucket),

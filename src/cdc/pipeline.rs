@@ -188,8 +188,9 @@ impl Pipeline {
         let mut writer = self.desk.writer(&from, log.number, &local);
         let mut writing = tokio::spawn(async move {
             while let Some(batch) = batches.recv().await {
+                let begun = Instant::now();
                 writer.write(batch).await?;
-                written.send_modify(|count| *count += 1);
+                written.send_modify(|written| written.add(begun));
             }
             Ok::<(), Stop>(())
         });
@@ -234,8 +235,8 @@ impl Pipeline {
             let due = oldest.map(|since| since + if behind { age_behind_max } else { age_max });
             let fetched = tokio::select! {
                 fetched = records.recv() => fetched,
-                // Room is waited for here, not looked at once: no record may come that would look again.
-                () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await; outbox.room().await }, if due.is_some() => {
+                // The writer is waited for here, not looked at once: no record may come that would look again.
+                () = async { tokio::time::sleep_until(due.unwrap_or_else(Instant::now)).await; outbox.rested(age_max).await }, if due.is_some() => {
                     batch = outbox.send(batch, last.as_ref()).await;
                     measure_age(&mut oldest);
                     continue;

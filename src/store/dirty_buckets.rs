@@ -17,11 +17,11 @@ const KEYS_MAX: usize = 2_000;
 /// Buckets of one statement.
 const BUCKETS_MAX: usize = 4_000;
 
-/// Buckets of one aggregate that change.
+/// Buckets that change, of all aggregates over a table whose buckets are those of one column.
 #[derive(Debug)]
 pub struct Marks<'a> {
-    /// The aggregate's name.
-    pub aggregate: &'a str,
+    /// The aggregates' names.
+    pub aggregates: &'a [&'a str],
     /// The column that decides where a row belongs: its place in the table.
     pub column: usize,
     /// First seconds of the buckets that are known, since 1970.
@@ -50,22 +50,6 @@ pub async fn state(clickhouse: &ClickHouse) -> Result<String, Error> {
     let sql = "select concat(toString(max(batch)), ' ', toString(max(marked_at))) as state from platform.dirty_buckets";
     let row: Option<Row> = clickhouse.fetch_optional(sql, &[]).await?;
     Ok(row.map(|row| row.state).unwrap_or_default())
-}
-
-/// The newest mark of every bucket of an aggregate together; 0 without one.
-///
-/// # Errors
-/// ClickHouse's.
-pub async fn whole(clickhouse: &ClickHouse, aggregate: &str) -> Result<u64, Error> {
-    #[derive(Deserialize)]
-    struct Row {
-        #[serde(with = "text")]
-        newest: u64,
-    }
-    let sql =
-        "select max(batch) as newest from platform.dirty_buckets where aggregate = {aggregate:String} and whole = 1";
-    let row: Option<Row> = clickhouse.fetch_optional(sql, &[("aggregate", aggregate)]).await?;
-    Ok(row.map_or(0, |row| row.newest))
 }
 
 /// A batch's number that no build of `aggregate` has reached yet which began before now: for rows that are stored apart from the
@@ -120,39 +104,48 @@ pub async fn mark(
     let known: Vec<i64> = marks.buckets.iter().copied().collect();
     for some in known.chunks(BUCKETS_MAX) {
         let buckets = "select arrayJoin(JSONExtract({buckets:String}, 'Array(Int64)')) as bucket";
-        insert(clickhouse, marks.aggregate, batch, buckets, ("buckets", &format!("{some:?}"))).await?;
+        insert(clickhouse, marks, batch, buckets, ("buckets", &format!("{some:?}"))).await?;
     }
     let Some(stored) = stored_buckets(table, marks.column) else {
-        return mark_whole(clickhouse, marks.aggregate, batch).await;
+        return mark_all_whole(clickhouse, marks, batch).await;
     };
     let mut keys = KeyTexts::default();
     for row in rows {
         let Some(key) = block.key_texts(table, *row) else {
-            return mark_whole(clickhouse, marks.aggregate, batch).await;
+            return mark_all_whole(clickhouse, marks, batch).await;
         };
         keys.push(&key);
         if keys.is_full() {
-            insert(clickhouse, marks.aggregate, batch, &stored, ("keys", &keys.take())).await?;
+            insert(clickhouse, marks, batch, &stored, ("keys", &keys.take())).await?;
         }
     }
     if keys.count > 0 {
-        insert(clickhouse, marks.aggregate, batch, &stored, ("keys", &keys.take())).await?;
+        insert(clickhouse, marks, batch, &stored, ("keys", &keys.take())).await?;
     }
     Ok(())
 }
 
+async fn mark_all_whole(clickhouse: &ClickHouse, marks: &Marks<'_>, batch: u64) -> Result<(), Error> {
+    for aggregate in marks.aggregates {
+        mark_whole(clickhouse, aggregate, batch).await?;
+    }
+    Ok(())
+}
+
+/// One statement for all aggregates: each is a part on the disk, and looks the keys up.
 async fn insert(
     clickhouse: &ClickHouse,
-    aggregate: &str,
+    marks: &Marks<'_>,
     batch: u64,
     buckets: &str,
     values: (&str, &str),
 ) -> Result<(), Error> {
     let sql = format!(
-        "insert into platform.dirty_buckets select {{aggregate:String}}, 0, fromUnixTimestamp64Second(bucket, 'UTC'), \
-         {{batch:UInt64}}, now64(6) from ({buckets})"
+        "insert into platform.dirty_buckets select arrayJoin(JSONExtract({{aggregates:String}}, 'Array(String)')), 0, \
+         fromUnixTimestamp64Second(bucket, 'UTC'), {{batch:UInt64}}, now64(6) from ({buckets})"
     );
-    clickhouse.execute(&sql, &[("aggregate", aggregate), ("batch", &batch.to_string()), values]).await
+    let aggregates = serde_json::Value::from(marks.aggregates).to_string();
+    clickhouse.execute(&sql, &[("aggregates", &aggregates), ("batch", &batch.to_string()), values]).await
 }
 
 /// The buckets of all stored versions of the keys in `{keys}`; `None` when the column has no buckets.

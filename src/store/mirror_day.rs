@@ -128,8 +128,9 @@ pub fn bucket_parameters(aggregate: &Aggregate, bucket: RunDate, suffix: &str) -
     ]
 }
 
-/// Versions of a table below which looking for a range of keys would cost more than it saves.
-const SEARCHED_MIN: u64 = 1_000_000;
+/// Versions of a table below which looking for a range of keys would cost more than it saves. Of 160,000, all of one day, it costs 20 ms of
+/// CPU and spares the hash 40, and each SELECT as much.
+const SEARCHED_MIN: u64 = 100_000;
 
 /// How to read one day of an aggregate's table.
 #[derive(Debug, Clone)]

@@ -16,6 +16,7 @@ mod import_bombs;
 mod import_sources;
 mod mirrored;
 mod shared_read;
+mod stale_buckets;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

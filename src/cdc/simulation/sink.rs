@@ -3,6 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use rand::RngExt as _;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::batch::{Batch, record_hash};
@@ -120,7 +121,7 @@ impl Sink {
     pub(super) fn decode(&mut self, count: usize) {
         for _ in 0..count {
             // As a batch may have to be sent before the next record.
-            if self.halt.is_some() || !self.has_room() {
+            if self.halt.is_some() || !self.outbox.has_room() {
                 return;
             }
             if let Some((record, doubt)) = self.doubtful.take() {
@@ -176,10 +177,6 @@ impl Sink {
         self.last = Some(record);
     }
 
-    fn has_room(&self) -> bool {
-        at_once(self.outbox.room()).is_some()
-    }
-
     fn send_rest(&mut self) {
         if self.batch.events > 0 {
             self.send();
@@ -188,7 +185,7 @@ impl Sink {
 
     /// Hands the batch to the writer if there is something in it and room for it.
     pub(super) fn seal(&mut self) {
-        if self.batch.progress && self.has_room() {
+        if self.batch.progress && self.outbox.has_room() {
             self.send();
         }
     }
@@ -218,7 +215,7 @@ impl Sink {
         self.writing = None;
         match written {
             Ok(()) => {
-                self.inbox.1.send_modify(|count| *count += 1);
+                self.inbox.1.send_modify(|written| written.add(Instant::now()));
                 self.idle = Some(writer);
             }
             Err(stop) => self.ended = Some(stop),

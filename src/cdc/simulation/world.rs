@@ -135,7 +135,8 @@ impl World {
 /// What a call of `Store::mark` does.
 pub(super) fn mark(table: &Table, marks: &Marks<'_>, (block, rows): (&Block, &[usize]), batch: u64) -> Effect {
     let ids = rows.iter().map(|row| block.key_texts(table, *row).expect("a key")[0].parse().expect("an integer"));
-    Effect::Mark(table_of(marks.aggregate), marks.buckets.iter().copied().collect(), ids.collect(), batch)
+    let [aggregate] = marks.aggregates else { panic!("a table of the model has one aggregate") };
+    Effect::Mark(table_of(aggregate), marks.buckets.iter().copied().collect(), ids.collect(), batch)
 }
 
 #[async_trait]

@@ -1,6 +1,7 @@
 //! Aggregates over the same rows share what was read of them, as the refresher has it.
 
 use platform::batch::aggregates::{self, BucketLock, DayRead, Outcome, Position, Request};
+use platform::catalog::Aggregate;
 use platform::domain::Lsn;
 use platform::shutdown::Shutdown;
 use platform::store::builds::Build;
@@ -31,6 +32,29 @@ async fn what_was_read_before_is_not_taken_for_what_was_built() {
     assert_eq!(bench.staging().await, "");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_may_differ_by_what_the_sink_has_taken_in_meanwhile() {
+    let bench = Mirrored::caught_up().await;
+    insert(&bench, "generate_series(1, 10)").await;
+    bench.copy(10, "true").await;
+    // It says three rows more than went in.
+    let file = "-- summary: some\n-- table: sentiment_social\n-- bucket: day(posted_at)\n-- keys: platform\n-- rows: sum(n) + 3\n\n\
+                select platform, count() as n from {source} group by platform\n";
+    let folder = bench.file("wrong.sql", file).parent().expect("a folder").display().to_string();
+    let wrong = aggregates::all(&folder).expect("parsed").remove(0);
+    bench.checkpoint(10, Lsn::new(u64::MAX >> 8)).await;
+    for (batch, exact, is_built) in [(10, false, false), (8, false, false), (7, true, false), (7, false, true)] {
+        let outcome = request(&bench, &wrong, (batch, exact), &mut None).await;
+        let shown = outcome.as_ref().map_err(|error| format!("{error:#}"));
+        match shown {
+            Ok(Outcome::Built(build)) => assert!(is_built, "{build:?}"),
+            Err(error) => assert!(!is_built && error.contains("sum(n) + 3 = 13, but 10 rows went in"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(bench.staging().await, "");
+}
+
 async fn insert(bench: &Mirrored, numbers: &str) {
     bench
         .postgres(&format!(
@@ -44,22 +68,33 @@ async fn insert(bench: &Mirrored, numbers: &str) {
 async fn build(bench: &Mirrored, name: &str, read: &mut Option<DayRead>) -> Build {
     let all = aggregates::all("").expect("the shipped ones");
     let aggregate = all.iter().find(|aggregate| aggregate.name == name).expect("one of them");
+    let outcome = request(bench, aggregate, (5, false), read).await.expect("built");
+    let Outcome::Built(build) = outcome else { panic!("{name}: {outcome:?}") };
+    build
+}
+
+/// What comes of a request behind `batch`.
+async fn request(
+    bench: &Mirrored,
+    aggregate: &Aggregate,
+    (batch, exact): (u64, bool),
+    read: &mut Option<DayRead>,
+) -> anyhow::Result<Outcome> {
     let day = DAY.parse().expect("a day");
-    let lock = BucketLock::acquire(&bench.client, name, day).await.expect("asked").expect("taken");
+    let lock = BucketLock::acquire(&bench.client, &aggregate.name, day).await.expect("asked").expect("taken");
     let request = Request {
         clickhouse: &bench.clickhouse,
         pipeline: "platform",
         aggregate,
         day,
         lock: &lock,
-        position: Position { term: 1, batch: 5, lsn: Lsn::new(0x50) },
+        position: Position { term: 1, batch, lsn: Lsn::new(0x50) },
         force: false,
-        exact: false,
+        exact,
         is_shown: false,
         shutdown: &Shutdown::manual(),
     };
-    let outcome = aggregates::build_bucket(&request, read).await.expect("built");
+    let outcome = aggregates::build_bucket(&request, read).await;
     lock.release().await.expect("released");
-    let Outcome::Built(build) = outcome else { panic!("{name}: {outcome:?}") };
-    build
+    outcome
 }

@@ -87,3 +87,24 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Lsn;
+
+    #[tokio::test]
+    async fn a_batch_that_is_not_full_waits_until_the_writer_has_rested() {
+        let (mut outbox, (_batches, written)) = Outbox::new(1);
+        let rest = Duration::from_millis(40);
+        outbox.rested(rest).await;
+        outbox.send(Batch::at(1, Lsn::ZERO, -1, 0, String::new()), None).await;
+        assert!(tokio::time::timeout(rest, outbox.rested(rest)).await.is_err(), "it is at work");
+        assert!(!outbox.is_idle() && !outbox.has_room());
+
+        let ended = Instant::now();
+        written.send_modify(|written| written.add(ended - Duration::from_secs(1)));
+        outbox.rested(rest).await;
+        assert!(ended.elapsed() >= rest, "no longer than it may, but that long");
+    }
+}

@@ -159,8 +159,8 @@ impl<A: Fn() -> bool> Refresher<A> {
         }
         // After a TRUNCATE or a load, and for a new file, also buckets that nobody has marked.
         let Some(mirror) = MirrorTable::find(clickhouse, aggregate).await? else { return Ok((Vec::new(), true)) };
-        let all = stale_buckets::list(clickhouse, &[(aggregate, Some(&mirror))], STALE_MAX).await?;
-        let StaleBuckets { whole, buckets: stale } = all.into_iter().next().unwrap_or_default();
+        let StaleBuckets { whole, buckets: stale } =
+            stale_buckets::of(clickhouse, aggregate, Some(&mirror), STALE_MAX).await?;
         memory.paces.keep(name, &stale);
         if stale.iter().all(|stale| stale.as_of.is_some_and(|as_of| as_of >= whole)) {
             self.publish(clickhouse, aggregate, memory).await?;

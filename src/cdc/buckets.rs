@@ -16,31 +16,35 @@ use crate::domain::TableName;
 #[derive(Debug, Default)]
 pub(super) struct Buckets(BTreeMap<TableName, Vec<Source>>);
 
-/// What an aggregate needs of its table.
+/// A column of a table, and the aggregates whose buckets are those of its values.
 #[derive(Debug)]
 struct Source {
-    aggregate: String,
     column: String,
+    aggregates: Vec<String>,
 }
 
 impl Buckets {
     pub(super) fn new(aggregates: &[Aggregate]) -> Self {
         let mut tables: BTreeMap<TableName, Vec<Source>> = BTreeMap::new();
         for aggregate in aggregates {
-            let source = Source { aggregate: aggregate.name.clone(), column: aggregate.bucket_column.clone() };
-            tables.entry(aggregate.table.clone()).or_default().push(source);
+            let sources = tables.entry(aggregate.table.clone()).or_default();
+            match sources.iter_mut().find(|source| source.column == aggregate.bucket_column) {
+                Some(source) => source.aggregates.push(aggregate.name.clone()),
+                None => sources
+                    .push(Source { column: aggregate.bucket_column.clone(), aggregates: vec![aggregate.name.clone()] }),
+            }
         }
         Self(tables)
     }
 
     /// All aggregates, each with its table: those of other pipelines too.
     pub(super) fn all(&self) -> impl Iterator<Item = (&TableName, &str)> {
-        self.0.iter().flat_map(|(table, sources)| sources.iter().map(move |source| (table, source.aggregate.as_str())))
+        self.0.keys().flat_map(|table| self.names(table).map(move |aggregate| (table, aggregate)))
     }
 
     /// The names of the aggregates over a table.
     pub(super) fn names(&self, table: &TableName) -> impl Iterator<Item = &str> {
-        self.0.get(table).into_iter().flatten().map(|source| source.aggregate.as_str())
+        self.0.get(table).into_iter().flatten().flat_map(|source| source.aggregates.iter().map(String::as_str))
     }
 
     /// Whether anything is computed from a table.
@@ -48,16 +52,11 @@ impl Buckets {
         self.0.contains_key(table)
     }
 
-    /// The aggregates over a table by the place of their bucket's column. An aggregate whose column is not there cannot be built,
+    /// The aggregates over a table, those of a column together, with its place. Aggregates whose column is not there cannot be built,
     /// whoever tries.
-    pub(super) fn of(&self, table: &Table) -> BTreeMap<usize, Vec<&str>> {
-        let mut columns: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-        for source in self.0.get(table.name()).into_iter().flatten() {
-            if let Some(column) = table.position(&source.column) {
-                columns.entry(column).or_default().push(source.aggregate.as_str());
-            }
-        }
-        columns
+    pub(super) fn of<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (&'a [String], usize)> {
+        let sources = self.0.get(table.name()).into_iter().flatten();
+        sources.filter_map(|source| Some((source.aggregates.as_slice(), table.position(&source.column)?)))
     }
 }
 
@@ -77,7 +76,7 @@ impl Left {
             // Nobody has seen the key since its row was deleted. A deleted row's before-image may be made up: the mirror is asked.
             (RowKind::Insert | RowKind::Delete, _) => {}
             (RowKind::Update, Some(before)) => {
-                for column in buckets.of(table).into_keys() {
+                for (_, column) in buckets.of(table) {
                     let field = table.columns().get(column);
                     match field.and_then(|field| field.bucket_in(before)) {
                         Some(bucket) => self.known.entry(column).or_default().extend(bucket),

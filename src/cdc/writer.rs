@@ -126,9 +126,9 @@ impl Writer {
         let parked = self.parked.as_ref().is_some_and(|parked| parked.contains(&entry.table.name().mirror_name()));
         let rows = entry.left.to_ask(&entry.block, parked);
         failpoint!("sink.before-mark");
-        for (column, aggregates) in &self.buckets.of(&entry.table) {
-            let buckets = entry.left.with_entered(&entry.table, &entry.block, *column);
-            let marks = Marks { aggregates, column: *column, buckets: &buckets };
+        for (aggregates, column) in self.buckets.of(&entry.table) {
+            let buckets = entry.left.with_entered(&entry.table, &entry.block, column);
+            let marks = Marks { aggregates, column, buckets: &buckets };
             self.repeated("mark", || self.store.mark(&entry.table, &marks, (&entry.block, &rows), number)).await?;
         }
         failpoint!("sink.after-mark");

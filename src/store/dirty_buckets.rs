@@ -21,7 +21,7 @@ const BUCKETS_MAX: usize = 4_000;
 #[derive(Debug)]
 pub struct Marks<'a> {
     /// The aggregates' names.
-    pub aggregates: &'a [&'a str],
+    pub aggregates: &'a [String],
     /// The column that decides where a row belongs: its place in the table.
     pub column: usize,
     /// First seconds of the buckets that are known, since 1970.

@@ -137,6 +137,19 @@ pub async fn list(
     Ok(aggregates.iter().map(|(aggregate, _)| known.remove(&aggregate.name).unwrap_or_default()).collect())
 }
 
+/// The same for one aggregate.
+///
+/// # Errors
+/// ClickHouse's.
+pub async fn of(
+    clickhouse: &ClickHouse,
+    aggregate: &Aggregate,
+    mirror: Option<&MirrorTable>,
+    limit: usize,
+) -> Result<StaleBuckets, Error> {
+    Ok(list(clickhouse, &[(aggregate, mirror)], limit).await?.pop().unwrap_or_default())
+}
+
 /// `None`: the last day that ClickHouse can hold has no end there, and is nobody's bucket.
 fn stale_bucket(
     [first_day, mark, build, noted]: &[String; 4],

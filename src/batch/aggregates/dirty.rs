@@ -39,7 +39,7 @@ pub async fn dirty(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::Re
     let Some(mirror) = mirror.map_err(|error| failed("looking for the mirror", error))? else {
         return Err(Failure::Config(format!("{} has no mirror yet; run `platform load`", aggregate.table)).into());
     };
-    let stale = stale_buckets::list(clickhouse, &[(aggregate, Some(&mirror))], DIRTY_MAX).await;
+    let stale = stale_buckets::of(clickhouse, aggregate, Some(&mirror), DIRTY_MAX).await;
     let stale = stale.map_err(|error| failed("looking for dirty buckets", error))?;
-    Ok(stale.iter().flat_map(|known| &known.buckets).rev().map(|stale| stale.bucket).collect())
+    Ok(stale.buckets.iter().rev().map(|stale| stale.bucket).collect())
 }

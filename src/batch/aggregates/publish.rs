@@ -57,14 +57,10 @@ pub async fn publish(clickhouse: &ClickHouse, aggregate: &Aggregate) -> anyhow::
     if shown != Shown::This {
         let mirror = MirrorTable::find(clickhouse, aggregate).await;
         let mirror = mirror.map_err(|error| failed("looking for the mirror", error))?;
-        let stale = stale_buckets::list(clickhouse, &[(aggregate, mirror.as_ref())], MISSING_MAX).await;
+        let stale = stale_buckets::of(clickhouse, aggregate, mirror.as_ref(), MISSING_MAX).await;
         let stale = stale.map_err(|error| failed("looking for buckets that are not built", error))?;
-        let missing: Vec<RunDate> = stale
-            .iter()
-            .flat_map(|known| &known.buckets)
-            .filter(|stale| stale.as_of.is_none())
-            .map(|stale| stale.bucket)
-            .collect();
+        let missing: Vec<RunDate> =
+            stale.buckets.iter().filter(|stale| stale.as_of.is_none()).map(|stale| stale.bucket).collect();
         if shown == Shown::Another && !missing.is_empty() {
             return Ok(Published::Missing(missing));
         }
